@@ -1,0 +1,1 @@
+"""What runs beside the behaviour: the only side that reads it."""

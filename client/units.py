@@ -1,0 +1,44 @@
+"""What one Opacus sample is: a user's whole history, or a part of it that holds each event once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Final
+
+import numpy as np
+
+from shared.history import History
+from shared.privacy.plan import Unit
+
+BLOCKS: Final = 8  # samples per user under unit "interaction"; public, the same for everybody
+
+
+def as_units(
+    unit: Unit, histories: Sequence[History], rngs: Sequence[np.random.Generator]
+) -> tuple[list[History], list[np.random.Generator]]:
+    """The samples of local training.
+
+    user: the histories as they are. interaction: every event is put into one of ``BLOCKS`` disjoint blocks by a draw of its own,
+    and a block is a sample: context and targets both come from it. So an event touches exactly one sample, in its own
+    right and as somebody's context, and taking it away changes one clipped gradient into another: sensitivity twice
+    the clip (``Mechanism.sensitivity``). A sample of one event each would leak through the contexts of all others.
+
+    Formal guarantees: for unit "interaction", the multiset of samples differs in one element between histories that differ
+    in one event, given the same draws.
+
+    Edge cases: an empty history gives empty samples, as many as any other.
+    """
+    if unit == "user":
+        return list(histories), list(rngs)
+    out: list[History] = []
+    streams: list[np.random.Generator] = []
+    for history, rng in zip(histories, rngs, strict=True):
+        block = rng.integers(0, BLOCKS, len(history))
+        out += [_rows(history, block == number) for number in range(BLOCKS)]
+        streams += rng.spawn(BLOCKS)
+    return out, streams
+
+
+def _rows(history: History, chosen: Any) -> History:  # noqa: ANN401 - any numpy index
+    return replace(history, **{field.name: getattr(history, field.name)[chosen] for field in fields(History)})

@@ -1,0 +1,1 @@
+"""The coordinator: never sees behaviour, only sealed sums."""

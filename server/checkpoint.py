@@ -1,0 +1,131 @@
+"""The server's whole state in one file, written atomically after every round.
+
+One safetensors file: arrays, and the rest as JSON in its metadata. A kill leaves the old file or the new one, never half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from server.aggregation import OptimizerState
+from shared.encoder.spec import Floats
+from shared.errors import RunError
+from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
+from shared.policy.rules import RulesState, state_from_dict, state_to_dict
+from shared.privacy.plan import Release
+
+Used = dict[str, dict[Release, int]]  # client -> kind -> intents that the server knows of
+
+
+@dataclass(frozen=True)
+class State:
+    """What the server knows after a round.
+
+    Attributes:
+        round: last round finished; 0 = statistics only, -1 = nothing yet.
+        parameters: the model.
+        optimizer: the server optimizer's moments.
+        prior: log private popularity.
+        policy: in force for the next round.
+        controller: the controller's memory.
+        used: participations charged so far, by client.
+        failures: rounds in a row without a quorum.
+        updates: client updates that went into the model.
+        ledgers: lines of each ledger at this point, by name.
+    """
+
+    round: int
+    parameters: Floats
+    optimizer: OptimizerState
+    prior: Floats
+    policy: RecallPolicy
+    controller: RulesState
+    used: Used = field(default_factory=dict)
+    failures: int = 0
+    updates: int = 0
+    ledgers: dict[str, int] = field(default_factory=dict)
+
+
+def save_state(state: State, path: Path) -> None:
+    """Write atomically: a new file, synced, then renamed over the old one.
+
+    Raises:
+        OSError: the disk is full or read-only; the old checkpoint is untouched then.
+    """
+    public = {
+        "round": state.round,
+        "step": state.optimizer.step,
+        "policy": policy_to_dict(state.policy),
+        "controller": state_to_dict(state.controller),
+        "used": state.used,
+        "failures": state.failures,
+        "updates": state.updates,
+        "ledgers": state.ledgers,
+    }
+    arrays = {
+        "parameters": state.parameters,
+        "prior": state.prior,
+        "first": state.optimizer.first,
+        "second": state.optimizer.second,
+    }
+    write_atomically(path, save(arrays, metadata={"state": json.dumps(public, sort_keys=True)}))
+
+
+def load_state(path: Path) -> State:
+    """Read a checkpoint.
+
+    Raises:
+        RunError: there is none, or it is broken.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            public = json.loads(file.metadata()["state"])
+            arrays = {name: file.get_tensor(name) for name in ("parameters", "prior", "first", "second")}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: no readable checkpoint ({error})") from error
+    return State(
+        round=public["round"],
+        parameters=arrays["parameters"],
+        optimizer=OptimizerState(public["step"], arrays["first"], arrays["second"]),
+        prior=arrays["prior"],
+        policy=policy_from_dict(public["policy"]),
+        controller=state_from_dict(public["controller"]),
+        used=public["used"],
+        failures=public["failures"],
+        updates=public["updates"],
+        ledgers=public["ledgers"],
+    )
+
+
+def charge(state: State, clients: list[str], release: Release) -> State:
+    """The state after ``clients`` were asked for one release of a kind: the server charges when it asks."""
+    used = {client: dict(kinds) for client, kinds in state.used.items()}
+    for client in clients:
+        kinds = used.setdefault(client, {})
+        kinds[release] = kinds.get(release, 0) + 1
+    return replace(state, used=used)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """``content`` at ``path``, whole or not at all, on disk on return."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

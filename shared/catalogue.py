@@ -1,0 +1,212 @@
+"""The public catalogue: what can be recommended, and one vector per item and feature group.
+
+A catalogue is public by definition: it holds nothing about behaviour. Servers build it (``server/features.py``),
+devices load it; neither needs torch or transformers to read it. The file is a plain ``.npz`` without pickle, so that
+a hostile catalogue can be broken but not run code (https://numpy.org/doc/stable/reference/generated/numpy.load.html).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import struct
+import tempfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import DataError
+
+GROUPS: Final = ("text", "lexical", "category")
+_FORMAT: Final = "fedrecall-catalogue-1"
+_UNIT_TOLERANCE: Final = 1e-3
+# What zipfile and numpy raise on hostile bytes: a header is parsed before its checksum is known.
+_BROKEN_ARCHIVE: Final = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items and their vectors; the position in ``ids`` is the dense item index used everywhere.
+
+    Attributes:
+        ids: raw item ids, all different.
+        titles: what a person reads.
+        texts: what a text encoder reads (title, description, categories).
+        categories: the categories of each item, possibly none.
+        groups: feature group -> (n_items, d) float32 with rows of length 1, or 0 for an item with nothing in the group.
+
+    Raises:
+        DataError: lengths differ, an id appears twice, or a group has the wrong shape, type or row length.
+    """
+
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    groups: Mapping[str, NDArray[np.float32]]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        for name in ("titles", "texts", "categories"):
+            if len(getattr(self, name)) != n:
+                raise DataError(f"catalogue: {len(getattr(self, name))} {name} for {n} ids; give one per item")
+        if len(set(self.ids)) != n:
+            raise DataError(f"catalogue: item id {_first_repeated(self.ids)!r} appears twice; ids must be unique")
+        for name, vectors in self.groups.items():
+            _check_group(name, vectors, n)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def version(self) -> str:
+        """SHA-256 over everything, as hex: two catalogues with one version score alike, bit for bit."""
+        digest = hashlib.sha256(_words_as_json(self))
+        for name in sorted(self.groups):
+            vectors = np.ascontiguousarray(self.groups[name], "<f4")
+            digest.update(f"\n{name}:{vectors.shape}\n".encode())
+            digest.update(vectors.tobytes())
+        return digest.hexdigest()
+
+
+def save_catalogue(catalogue: Catalogue, path: Path) -> None:
+    """Write one file, atomically: readers see the old file or the whole new one."""
+    arrays: dict[str, NDArray[np.generic]] = {
+        f"group/{name}": np.ascontiguousarray(vectors, "<f4") for name, vectors in catalogue.groups.items()
+    }
+    arrays["format"] = _as_bytes(_FORMAT.encode())
+    arrays["version"] = _as_bytes(catalogue.version().encode())
+    arrays["words"] = _as_bytes(_words_as_json(catalogue))
+    write_arrays(path, arrays)
+
+
+def load_catalogue(path: Path) -> Catalogue:
+    """Read what ``save_catalogue`` wrote.
+
+    Raises:
+        DataError: no such file, not a catalogue, cut short, or changed after it was written.
+    """
+    arrays = read_arrays(path)
+    try:
+        if bytes(arrays["format"]) != _FORMAT.encode():
+            raise DataError(f"{path}: format {bytes(arrays['format'])[:40]!r}; this version reads {_FORMAT}")
+        words = json.loads(bytes(arrays["words"]))
+        catalogue = Catalogue(
+            ids=_strings(words["ids"]),
+            titles=_strings(words["titles"]),
+            texts=_strings(words["texts"]),
+            categories=tuple(_strings(row) for row in words["categories"]),
+            groups={k.removeprefix("group/"): _floats(v) for k, v in arrays.items() if k.startswith("group/")},
+        )
+        stored = bytes(arrays["version"]).decode()
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a catalogue ({error}); build it again") from error
+    if stored != catalogue.version():
+        raise DataError(f"{path}: content does not match its version {stored[:12]}…; build the catalogue again")
+    return catalogue
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write named arrays as ``.npz`` through a temporary file in the same folder and a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read every array of an ``.npz``, never unpickling.
+
+    Raises:
+        DataError: the file is missing, not an ``.npz``, cut short, or asks for pickle.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not content.startswith(b"PK"):
+        raise DataError(f"{path}: not a readable .npz file; build it again")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _BROKEN_ARCHIVE as error:
+        raise DataError(f"{path}: not a readable .npz file ({error}); build it again") from error
+
+
+def _check_group(name: str, vectors: NDArray[np.float32], n_items: int) -> None:
+    if vectors.ndim != 2 or vectors.shape[0] != n_items or vectors.dtype != np.float32:
+        raise DataError(
+            f"catalogue: group {name!r} is {vectors.dtype} {vectors.shape}; it must be float32 ({n_items}, d)"
+        )
+    lengths = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~((np.abs(lengths - 1.0) <= _UNIT_TOLERANCE) | (lengths == 0.0)))
+    if len(wrong):
+        raise DataError(
+            f"catalogue: group {name!r}, item {wrong[0]} has a vector of length {lengths[wrong[0]]}; it must be 1 or 0"
+        )
+
+
+def _words_as_json(catalogue: Catalogue) -> bytes:
+    words = {
+        "ids": catalogue.ids,
+        "titles": catalogue.titles,
+        "texts": catalogue.texts,
+        "categories": catalogue.categories,
+    }
+    return json.dumps(words, ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _as_bytes(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(content, np.uint8)
+
+
+def _floats(vectors: NDArray[np.generic]) -> NDArray[np.float32]:
+    if vectors.dtype != np.dtype("<f4"):
+        raise ValueError(f"a group of type {vectors.dtype} instead of float32")
+    return vectors.astype(np.float32, copy=False)
+
+
+def _strings(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of texts is expected")
+    return tuple(values)
+
+
+def _first_repeated(ids: tuple[str, ...]) -> str:
+    seen: set[str] = set()
+    for value in ids:
+        if value in seen:
+            return value
+        seen.add(value)
+    return ""

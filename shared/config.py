@@ -1,0 +1,229 @@
+"""Public configuration of a run: TOML, validated, every bound stated, unknown keys answered with a suggestion.
+
+The sections here are what a server needs, simulated or deployed; ``simulations/config.py`` adds what only a simulation has.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import ConfigError
+from shared.policy.recall_policy import GROUPS, RecallPolicy, Similarity
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Privacy(Section):
+    """The promise, and how its budget is split."""
+
+    epsilon: float | Literal["none"] = Field(
+        8.0, description='target against everybody; "none" = no differential privacy'
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="target delta; must be below 1/users")
+    unit: Literal["user", "interaction"] = Field("user", description="whose data is protected")
+    trust: Literal["local", "distributed", "central"] = Field("distributed", description="who adds the noise")
+    participations: int | Literal["rounds"] = Field(
+        "rounds", description="K: updates one client may contribute; its own gate enforces it"
+    )
+    collusion: float = Field(0.1, ge=0, lt=1, description="share of the smallest cohort that may collude")
+    clip: float = Field(0.5, gt=0, le=1000, description="largest L2 norm of one unit's update")
+    measurement_share: float = Field(0.15, ge=0, lt=1, description="share of the budget (zCDP) for measurements")
+    statistics_share: float = Field(0.05, ge=0, lt=1, description="share of the budget (zCDP) for private popularity")
+
+
+class Cohort(Section):
+    """Who is asked, and how long the server waits."""
+
+    size: int | Literal["everybody"] = Field("everybody", description="clients asked each round")
+    smallest: float = Field(
+        0.9, gt=0, le=1, description="share of the cohort that must answer, else the round is aborted"
+    )
+    deadline: float = Field(600.0, gt=0, le=86_400, description="seconds the server waits for answers in a round")
+
+
+class Model(Section):
+    """The encoder's public sizes."""
+
+    text_encoder: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description='a Hugging Face model by name or folder, or "none"'
+    )
+    rank: int = Field(32, ge=1, le=1024, description="width of item and user vectors")
+    buckets: int = Field(8192, ge=1, le=10_000_000, description="rows of per-item vectors; more items share rows")
+
+
+class TrainingSection(Section):
+    """Local training and the server's optimizer."""
+
+    loss: Literal["softmax", "bpr", "squared"] = Field("softmax", description="loss of a user's targets")
+    learning_rate: float = Field(1.0, gt=0, le=100, description="of local steps")
+    context: int = Field(96, ge=1, le=4096, description="history items an encoder reads in training")
+    targets: int = Field(32, ge=1, le=1024, description="most targets per visit")
+    negatives: int = Field(256, ge=1, le=65_536, description="sampled negatives per visit")
+    server_optimizer: Literal["fedavg", "fedadam", "fedadagrad"] = Field(
+        "fedadam", description="applies the mean update"
+    )
+    server_learning_rate: float = Field(0.01, gt=0, le=100, description="of the server optimizer")
+    warmup: int = Field(5, ge=0, le=10_000, description="rounds over which the server's learning rate rises linearly")
+
+
+class PolicySection(Section):
+    """The first policy, and what steers it."""
+
+    controller: Literal["rules", "static"] = Field("rules", description="what adjusts the policy between rounds")
+    measure_every: int = Field(
+        5, ge=1, le=10_000, description="rounds between measurements; the last round is measured"
+    )
+    recall_target: float = Field(0.35, ge=0, le=1, description="recall@k below which features come in")
+    coverage_target: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="effective coverage@k, as a share of what is attainable, below which exposure is priced",
+    )
+    freeze: bool = Field(False, description="measure, but never move the policy")
+    features: tuple[Literal["text", "lexical", "category", "popularity"], ...] = Field(
+        ("text", "popularity"), min_length=1, description="feature groups on at the start"
+    )
+    weights: dict[str, float] = Field(
+        {"text": 5.0, "lexical": 1.0, "category": 1.0, "popularity": 1.0}, description="W, per feature group, in logits"
+    )
+    similarity: dict[str, Similarity] = Field(
+        {"text": "cosine", "lexical": "cosine", "category": "cosine"}, description="per feature group"
+    )
+    depth: int = Field(200, ge=1, le=1_000_000, description="candidates that are re-ranked")
+    local_iterations: int = Field(1, ge=1, le=64, description="local training steps per round")
+    exposure_price: float = Field(0.0, ge=0, le=10, description="logits the most popular item pays")
+    diversity: float = Field(0.0, ge=0, le=1, description="MMR trade-off")
+    exploration: float = Field(0.0, ge=0, le=0.5, description="share of places filled by chance")
+    k: int = Field(20, ge=10, le=1000, description="length of the list")
+
+
+class Config(Section):
+    """What a server runs."""
+
+    rounds: int = Field(40, ge=1, le=100_000, description="training rounds")
+    privacy: Privacy = Privacy()
+    cohort: Cohort = Cohort()
+    model: Model = Model()
+    training: TrainingSection = TrainingSection()
+    policy: PolicySection = PolicySection()
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
+def first_policy(section: PolicySection) -> RecallPolicy:
+    """Version 1 of the recall policy.
+
+    Raises:
+        ConfigError: a feature group is missing from weights or similarity, or unknown there.
+    """
+    for name, given, wanted in (
+        ("weights", section.weights, set(GROUPS)),
+        ("similarity", section.similarity, set(GROUPS) - {"popularity"}),
+    ):
+        if set(given) != wanted:
+            raise ConfigError(f"policy.{name}: got {sorted(given)}, expected one entry for each of {sorted(wanted)}")
+    return RecallPolicy(
+        version=1,
+        similarity=dict(section.similarity),
+        weights=dict(section.weights),
+        features=tuple(group for group in GROUPS if group in section.features),
+        depth=section.depth,
+        local_iterations=section.local_iterations,
+        exposure_price=section.exposure_price,
+        diversity=section.diversity,
+        exploration=section.exploration,
+        k=section.k,
+        frozen=section.freeze,
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        ConfigError: names the file, and the line where the parser gave up.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a preset's name or a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over`` on top, section by section."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merged(old, value) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+    return out
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["privacy.epsilon=4", ...]`` as nested dictionaries; values are TOML, bare words are strings.
+
+    Raises:
+        ConfigError: a pair without "=".
+    """
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {pair}: expected key=value, for example --set privacy.epsilon=4")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for part in reversed(name.strip().split(".")):
+            value = {part: value}
+        out = merged(out, value)
+    return out
+
+
+def validate(shape: type[AnyConfig], raw: Mapping[str, Any], source: str) -> AnyConfig:
+    """A validated configuration.
+
+    Raises:
+        ConfigError: one sentence a problem: the key, the value, what would be right.
+    """
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        problems = dict.fromkeys(_sentence(shape, problem) for problem in error.errors())
+        raise ConfigError(f"{source}: " + "; ".join(problems)) from error
+
+
+def keys(shape: type[BaseModel], prefix: str = "") -> list[str]:
+    """All dotted keys of a configuration."""
+    out: list[str] = []
+    for name, info in shape.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            out += keys(kind, f"{prefix}{name}.")
+        else:
+            out.append(prefix + name)
+    return out
+
+
+def _sentence(shape: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "float", "int", "str"))]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, keys(shape), n=1, cutoff=0.5)
+        near = near or [k for k in keys(shape) if k.rsplit(".", 1)[-1] == path[-1]][:1]
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
+    said = str(problem["msg"])
+    return f"{key} = {problem['input']!r}: {said[:1].lower()}{said[1:]}"

@@ -1,0 +1,1 @@
+"""History encoder and item projection: one flat parameter vector in and out."""

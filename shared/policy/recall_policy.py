@@ -1,0 +1,96 @@
+"""The recall policy: what the controller may tune between rounds, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, cast, get_args
+
+from shared.errors import ProtocolError
+
+Similarity = Literal["cosine", "dot", "euclidean"]
+GROUPS: Final = ("text", "lexical", "category", "popularity")
+BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
+    "depth": (1, 1_000_000),
+    "local_iterations": (1, 64),
+    "exposure_price": (0.0, 10.0),
+    "diversity": (0.0, 1.0),
+    "exploration": (0.0, 0.5),
+    "k": (10, 1000),  # ndcg@10 is measured on the same list
+}
+
+
+@dataclass(frozen=True)
+class RecallPolicy:
+    """One version of the policy. The score of an item is ``R = S . W``: one similarity a feature group, weighed by W.
+
+    Attributes:
+        version: counts up with every change.
+        similarity: kind per vector group ("popularity" is one number an item and has none).
+        weights: W, per feature group, in logits.
+        features: the groups switched on.
+        depth: candidates taken over from the first stage for re-ranking.
+        local_iterations: training steps a client runs per round.
+        exposure_price: logits that the most popular item pays in re-ranking; others pay in proportion to log popularity.
+        diversity: MMR trade-off (Carbonell and Goldstein 1998): 0 = score only, 1 = unlikeness only.
+        exploration: share of the k places filled by chance from the candidates.
+        k: length of the list.
+        frozen: no controller moves it.
+    """
+
+    version: int
+    similarity: Mapping[str, Similarity]
+    weights: Mapping[str, float]
+    features: tuple[str, ...]
+    depth: int
+    local_iterations: int
+    exposure_price: float
+    diversity: float
+    exploration: float
+    k: int
+    frozen: bool = False
+
+    def weight(self, group: str) -> float:
+        """W of a group, 0 when it is switched off."""
+        return self.weights[group] if group in self.features else 0.0
+
+
+def policy_to_dict(policy: RecallPolicy) -> dict[str, Any]:
+    """Plain JSON types; inverse of :func:`policy_from_dict`."""
+    return {**asdict(policy), "features": list(policy.features)}
+
+
+def policy_from_dict(raw: object) -> RecallPolicy:
+    """A policy from JSON, every field checked.
+
+    Raises:
+        ProtocolError: names the field, its value and its bound.
+    """
+    names = {f.name for f in fields(RecallPolicy)}
+    if not isinstance(raw, Mapping) or set(raw) != names:
+        raise ProtocolError(f"policy: expected exactly the fields {sorted(names)}")
+    similarity, weights, features = raw["similarity"], raw["weights"], raw["features"]
+    if not isinstance(similarity, Mapping) or set(similarity) != set(GROUPS) - {"popularity"}:
+        raise ProtocolError("policy.similarity: one entry for each of text, lexical, category")
+    if any(kind not in get_args(Similarity) for kind in similarity.values()):
+        raise ProtocolError(f"policy.similarity: {dict(similarity)}, each must be one of {get_args(Similarity)}")
+    if (
+        not isinstance(weights, Mapping)
+        or set(weights) != set(GROUPS)
+        or not all(_number(w, -1e3, 1e3) for w in weights.values())
+    ):
+        raise ProtocolError(f"policy.weights: one number between -1000 and 1000 for each of {GROUPS}")
+    if not isinstance(features, list | tuple) or not set(features) <= set(GROUPS) or not features:
+        raise ProtocolError(f"policy.features: {features}, at least one of {GROUPS}")
+    for name, (low, high) in BOUNDS.items():
+        if not _number(raw[name], low, high):
+            raise ProtocolError(f"policy.{name}: {raw[name]!r}, must lie between {low} and {high}")
+    if any(type(raw[name]) is not int for name in ("version", "depth", "local_iterations", "k")):
+        raise ProtocolError("policy: version, depth, local_iterations and k are whole numbers")
+    if type(raw["frozen"]) is not bool:
+        raise ProtocolError("policy.frozen: true or false")
+    return RecallPolicy(**cast(dict[str, Any], {**raw, "features": tuple(features)}))
+
+
+def _number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high

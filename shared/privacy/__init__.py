@@ -1,0 +1,1 @@
+"""Plan, participation, clipping, noise, accounting, ledger."""

@@ -1,0 +1,345 @@
+"""The privacy plan: the frozen, public contract that couples participation, clipping, noise and accounting.
+
+Nothing else may couple them, so the accountant can only be told what really runs. Adjacency is zero-out: one unit's whole
+contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total ``rho`` (zCDP),
+split by public shares between updates, measurements and one-off statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, cast
+
+from shared.errors import PlanError
+from shared.privacy import accounting
+from shared.privacy.clipping import grid_steps
+
+Unit = Literal["user", "interaction"]
+Trust = Literal["local", "distributed", "central"]
+Kind = Literal["simulation", "deployment"]
+Release = Literal["update", "measurement", "statistics"]
+
+RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics")
+ADJACENCY: Final = "zero-out"
+ROUND_EPSILON_CAP: Final = 50.0
+TOTAL_EPSILON_CAP: Final = 100.0
+MODULUS_BITS: Final = 32
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """How one kind of release is bounded and noised; all public.
+
+    Attributes:
+        participations: K, the largest number of releases of this kind by one client over the plan.
+        clip: largest L2 norm of one unit's contribution, in the vector's own unit.
+        steps: integer grid points per clip norm.
+        noise_multiplier: sigma of the *sum* over the smallest honest set, per clip norm; 0 = no noise.
+        inner_steps: noisy local steps behind one release (trust local), else 1.
+        sensitivity: L2 sensitivity of the sum per clip norm: 1 for unit user (a whole contribution becomes zero), 2 for unit
+            interaction (without one event a clipped contribution becomes another clipped one).
+    """
+
+    participations: int
+    clip: float
+    steps: int
+    noise_multiplier: float
+    inner_steps: int = 1
+    sensitivity: float = 1.0
+
+    @property
+    def rho(self) -> float:
+        """What one release costs its unit, in zCDP."""
+        return accounting.rho_of(self.noise_multiplier / self.sensitivity, self.inner_steps)
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What is promised, and every public number that the promise rests on. Built by :func:`make_plan`.
+
+    Attributes:
+        kind: "simulation" (oracle values exist beside it) or "deployment".
+        unit: whose data one contribution is.
+        trust: who adds the noise.
+        epsilon: the target against everybody; None = no differential privacy at all.
+        delta: the target delta.
+        population: clients that may take part, public.
+        smallest_cohort: fewer survivors than this and the round is aborted (and charged).
+        collusion: share of a smallest cohort that may work with the server before the claim weakens.
+        rounds: training rounds planned.
+        update, measurement, statistics: the three kinds of release.
+    """
+
+    kind: Kind
+    unit: Unit
+    trust: Trust
+    epsilon: float | None
+    delta: float
+    population: int
+    smallest_cohort: int
+    collusion: float
+    rounds: int
+    update: Mechanism
+    measurement: Mechanism
+    statistics: Mechanism
+
+    def mechanism(self, release: Release) -> Mechanism:
+        """The mechanism of one kind of release."""
+        return cast(Mechanism, getattr(self, release))
+
+    @property
+    def honest(self) -> int:
+        """h: honest survivors that the noise is sized for, ``ceil((1 - collusion) * smallest_cohort)``, at least one."""
+        return max(1, math.ceil((1.0 - self.collusion) * self.smallest_cohort - 1e-9))
+
+    def share_sigma(self, release: Release) -> float:
+        """Standard deviation, in grid units, of the noise that *one client* adds to one release.
+
+        distributed: ``sigma / sqrt(h)``, so that h honest survivors make up sigma. central: 0, the server adds it.
+        local: all of it for everything but updates, whose noise the local optimizer adds at every step.
+        """
+        mechanism = self.mechanism(release)
+        sigma = mechanism.noise_multiplier * mechanism.steps
+        if self.trust == "distributed":
+            return sigma / math.sqrt(self.honest)
+        if self.trust == "central" or release == "update":
+            return 0.0
+        return sigma
+
+    def sum_sigma(self, release: Release, survivors: int) -> float:
+        """Standard deviation, in grid units, of the noise in a sum over ``survivors`` clients."""
+        mechanism = self.mechanism(release)
+        if self.trust == "central":
+            return mechanism.noise_multiplier * mechanism.steps
+        return self.share_sigma(release) * math.sqrt(survivors)
+
+    def spent(self, used: Mapping[Release, int]) -> float:
+        """``rho`` of a unit that took part in ``used`` releases of each kind."""
+        return sum(used.get(kind, 0) * self.mechanism(kind).rho for kind in RELEASES)
+
+    def full(self) -> dict[Release, int]:
+        """The participations that the plan allows, by kind."""
+        return {kind: self.mechanism(kind).participations for kind in RELEASES}
+
+    def digest(self) -> str:
+        """SHA-256 over the canonical JSON of all fields: what a client pins."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The printed epsilons of a plan or a spend at its delta; None = no claim (not even a large one).
+
+    Attributes:
+        everyone: against everybody up to the tolerated collusion, the server included.
+        recipients: against those who see what the server publishes.
+        server: against the server alone.
+        if_others_collude: what is left if everybody else belongs to the server.
+    """
+
+    everyone: float | None
+    recipients: float | None
+    server: float | None
+    if_others_collude: float | None
+
+    @property
+    def largest(self) -> float | None:
+        """The largest printed claim; what a summary calls epsilon. Under central trust it holds against recipients only."""
+        given = [e for e in (self.everyone, self.recipients, self.server) if e is not None]
+        return max(given) if given else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is made from: the promise wanted and the schedule. All public.
+
+    Attributes:
+        shares: the part of the total ``rho`` per kind of release; sums to 1.
+        update_dimension: number of model parameters, for the integer grid.
+        clip: clip norm of an update.
+        update_participations: K.
+        measurement_participations: measurements one client may take part in.
+        local_steps: local iterations per update (they matter to the accounting under trust local only).
+    """
+
+    kind: Kind
+    unit: Unit
+    trust: Trust
+    epsilon: float | None
+    delta: float
+    population: int
+    smallest_cohort: int
+    collusion: float
+    rounds: int
+    update_participations: int
+    measurement_participations: int
+    shares: Mapping[Release, float]
+    update_dimension: int
+    clip: float
+    local_steps: int = 1
+    users: int = 0
+
+
+def make_plan(target: Target) -> PrivacyPlan:
+    """Calibrate the noise of every release so that the printed claim is at most ``target.epsilon``.
+
+    Formal guarantees:
+        With at most K participations per kind, contributions clipped per unit and the noise that ``share_sigma`` and
+        ``sum_sigma`` state, all releases of the plan together are ``(epsilon, delta)``-DP for ``target.unit`` under zero-out
+        adjacency; against whom is said by :func:`claims`. No assumption on who chose the cohorts.
+
+    Edge cases:
+        ``epsilon is None`` -> no noise and no claim; a kind with zero participations costs nothing and gets no noise.
+
+    Raises:
+        PlanError: a promise that is absurd or that the unit and the trust cannot carry.
+    """
+    _check(target)
+    counts: dict[Release, int] = {
+        "update": target.update_participations,
+        "measurement": target.measurement_participations,
+        "statistics": 1 if target.shares["statistics"] > 0 else 0,
+    }
+    total = None if target.epsilon is None else accounting.rho_for(target.epsilon, target.delta)
+    sensitivity = 2.0 if target.unit == "interaction" else 1.0
+
+    def mechanism(kind: Release, clip: float, steps: int, inner_steps: int) -> Mechanism:
+        multiplier = 0.0
+        if total is not None and counts[kind]:
+            share = total * target.shares[kind]
+            multiplier = sensitivity * accounting.noise_multiplier_for(share, counts[kind] * inner_steps)
+        return Mechanism(counts[kind], clip, steps, multiplier, inner_steps, sensitivity)
+
+    plan = PrivacyPlan(
+        kind=target.kind,
+        unit=target.unit,
+        trust=target.trust,
+        epsilon=target.epsilon,
+        delta=target.delta,
+        population=target.population,
+        smallest_cohort=target.smallest_cohort,
+        collusion=target.collusion,
+        rounds=target.rounds,
+        update=mechanism(
+            "update",
+            target.clip,
+            grid_steps(target.update_dimension),
+            target.local_steps if target.trust == "local" else 1,
+        ),
+        measurement=mechanism("measurement", 1.0, 1 << 16, 1),
+        statistics=mechanism("statistics", 1.0, 1 << 16, 1),
+    )
+    _check_rounds(plan)
+    return plan
+
+
+def claims(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> Claims:
+    """The printed claims for a unit that took part ``used`` times; None = everything that the plan allows.
+
+    Formal guarantees: each number is an upper bound at ``plan.delta`` for the party it names. Trust central gives none
+    against the server, and the sum's noise is the server's own. If all others collude, a distributed share alone is left.
+    """
+    if plan.epsilon is None:
+        return Claims(None, None, None, None)
+    counts = plan.full() if used is None else used
+    epsilon = accounting.epsilon_by_pld(plan.spent(counts), plan.delta)
+    if plan.trust == "central":
+        return Claims(everyone=None, recipients=epsilon, server=None, if_others_collude=None)
+    alone = epsilon
+    if plan.trust == "distributed":
+        # One share has variance sigma^2 / h: its rho is h times as large. The zCDP conversion serves: the PLD of such a
+        # Gaussian would need a grid of millions of points to say "hundreds" a little more precisely.
+        alone = accounting.epsilon_by_zcdp(plan.honest * plan.spent(counts), plan.delta)
+    return Claims(everyone=epsilon, recipients=epsilon, server=epsilon, if_others_collude=alone)
+
+
+def epsilon_by_kind(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> dict[str, float] | None:
+    """The epsilon each kind of release would have alone at ``plan.delta``; they do not add up, their ``rho`` do."""
+    if plan.epsilon is None:
+        return None
+    counts = plan.full() if used is None else used
+    return {
+        kind: accounting.epsilon_by_pld(counts.get(kind, 0) * plan.mechanism(kind).rho, plan.delta)
+        for kind in RELEASES
+        if counts.get(kind, 0)
+    }
+
+
+def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
+    """A plan read back from JSON, field by field, nothing unknown and nothing missing.
+
+    Raises:
+        PlanError: names the field that is unknown, missing or of the wrong kind.
+    """
+    data = _exactly(raw, PrivacyPlan, "plan")
+    for kind in RELEASES:
+        data[kind] = Mechanism(**_exactly(data[kind], Mechanism, f"plan.{kind}"))
+    plan = PrivacyPlan(**data)
+    numbers = [plan.delta, plan.collusion, *(n for k in RELEASES for n in asdict(plan.mechanism(k)).values())]
+    if not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
+        raise PlanError("plan: every number must be finite and not negative")
+    if any(plan.mechanism(k).clip <= 0 or plan.mechanism(k).steps <= 0 for k in RELEASES):
+        raise PlanError("plan: clip and steps must be above 0")
+    return plan
+
+
+def _exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
+    names = {f.name for f in fields(shape)}
+    if not isinstance(raw, Mapping) or set(raw) != names:
+        got = sorted(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        raise PlanError(f"{place}: expected exactly the fields {sorted(names)}, got {got}")
+    return dict(raw)
+
+
+def _check(t: Target) -> None:
+    """Refuse what promises nothing."""
+    if t.unit == "interaction" and t.trust != "local":
+        raise PlanError(
+            f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
+        )
+    if t.epsilon is not None and not 0 < t.epsilon <= TOTAL_EPSILON_CAP:
+        raise PlanError(
+            f"privacy.epsilon {t.epsilon} must be above 0 and at most {TOTAL_EPSILON_CAP}; larger protects nobody: "
+            'write epsilon = "none" to run without differential privacy, openly'
+        )
+    if not 0 < t.delta < 1:
+        raise PlanError(f"privacy.delta {t.delta} must lie between 0 and 1")
+    people = max(t.users, t.population)
+    if t.epsilon is not None and t.delta >= 1.0 / people:
+        raise PlanError(
+            f"privacy.delta {t.delta} must be below 1/users = {1.0 / people:.2g}: else publishing someone passes"
+        )
+    if t.clip <= 0 or not math.isfinite(t.clip):
+        raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
+    if not 0 <= t.collusion < 1:
+        raise PlanError(f"privacy.collusion {t.collusion} must be at least 0 and below 1")
+    if not 1 <= t.smallest_cohort <= t.population:
+        raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
+    if t.update_participations < 1:
+        raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
+    if any(s < 0 for s in t.shares.values()) or abs(sum(t.shares.values()) - 1.0) > 1e-9:
+        raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
+    if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
+        raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
+
+
+def _check_rounds(plan: PrivacyPlan) -> None:
+    """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus."""
+    for kind in RELEASES:
+        mechanism = plan.mechanism(kind)
+        if not mechanism.participations:
+            continue
+        if plan.epsilon is not None and accounting.epsilon_by_zcdp(mechanism.rho, plan.delta) > ROUND_EPSILON_CAP:
+            raise PlanError(
+                f"one {kind} release alone would cost epsilon above {ROUND_EPSILON_CAP}: "
+                "raise its participations or lower privacy.epsilon"
+            )
+        reach = plan.population * mechanism.steps + 8.0 * plan.sum_sigma(kind, plan.population)
+        if reach >= 2 ** (MODULUS_BITS - 1):
+            raise PlanError(
+                f"{kind}: {plan.population} clients of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits"
+            )

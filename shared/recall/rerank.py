@@ -1,0 +1,115 @@
+"""Second stage of recall: candidates, exposure price, diversity, exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.policy.recall_policy import RecallPolicy
+
+Floats = NDArray[np.float32]
+NOTHING = np.float32(-np.inf)
+
+
+def recommend(
+    policy: RecallPolicy,
+    scores: Floats,
+    excluded: NDArray[np.bool_],
+    price: Floats,
+    vectors: Floats,
+    rngs: Sequence[np.random.Generator],
+) -> NDArray[np.int64]:
+    """The list of each user.
+
+    Args:
+        policy: depth, exposure price, diversity, exploration and k.
+        scores: (users, items) R.
+        excluded: (users, items) never to be shown (seen, not interested).
+        price: (items,) in 0..1, the share of ``exposure_price`` that an item pays (:func:`popularity_price`).
+        vectors: (items, width) unit rows, what "alike" means for diversity.
+        rngs: one per user, chance for exploration; untouched when the exploration share is 0.
+
+    Returns:
+        (users, k) item indices, best first; -1 where a user has fewer than k items left.
+    """
+    depth = min(max(policy.depth, policy.k), scores.shape[1])
+    masked = np.where(excluded, NOTHING, scores)
+    candidates = _top(masked, depth)
+    value = np.take_along_axis(masked, candidates, axis=1) - np.float32(policy.exposure_price) * price[candidates]
+    k = min(policy.k, depth)
+    if policy.diversity > 0:
+        order = _diverse(value, vectors[candidates], k, policy.diversity)
+    else:
+        order = np.argsort(-value, axis=1, kind="stable")[:, :k]
+    chosen = np.take_along_axis(candidates, order, axis=1)
+    chosen = np.where(np.take_along_axis(value, order, axis=1) == NOTHING, -1, chosen)
+    if policy.exploration > 0:
+        chosen = _explore(chosen, candidates, value, policy.exploration, rngs)
+    return _widen(chosen, policy.k)
+
+
+def popularity_price(prior: Floats) -> Floats:
+    """Log popularity scaled to 0..1: the share of the exposure price each item pays; zeros when all are alike."""
+    span = float(prior.max() - prior.min()) if len(prior) else 0.0
+    if span <= 0:
+        return np.zeros_like(prior)
+    return np.asarray((prior - prior.min()) / span, np.float32)
+
+
+def _top(scores: Floats, depth: int) -> NDArray[np.int64]:
+    """The ``depth`` best of each row in order; ties by lower index."""
+    if depth < scores.shape[1]:
+        part = np.sort(np.argpartition(-scores, depth - 1, axis=1)[:, :depth], axis=1)
+    else:
+        part = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(part, order, axis=1)
+
+
+def _diverse(value: Floats, vectors: Floats, k: int, trade: float) -> NDArray[np.int64]:
+    """Maximal marginal relevance: greedily the best of ``(1 - trade) * value - trade * likeness to what is chosen``.
+
+    Values are brought to 0..1 per user first, so that the trade-off means the same for every score scale.
+    """
+    finite = np.isfinite(value)
+    low = np.where(finite, value, np.inf).min(axis=1, keepdims=True)
+    high = np.where(finite, value, -np.inf).max(axis=1, keepdims=True)
+    span = np.where(np.isfinite(high - low) & (high > low), high - low, 1.0)
+    relevance = np.where(finite, (value - np.where(np.isfinite(low), low, 0.0)) / span, NOTHING)
+    rows = np.arange(len(value))
+    likeness = np.zeros_like(relevance)
+    taken = np.zeros(value.shape, bool)
+    order = np.zeros((len(value), k), np.int64)
+    for place in range(k):
+        marginal = np.where(taken, -np.inf, (1.0 - trade) * relevance - trade * likeness)
+        best = marginal.argmax(axis=1)
+        order[:, place] = best
+        taken[rows, best] = True
+        likeness = np.maximum(likeness, np.einsum("udw,uw->ud", vectors, vectors[rows, best]))
+    return order
+
+
+def _explore(
+    chosen: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    value: Floats,
+    share: float,
+    rngs: Sequence[np.random.Generator],
+) -> NDArray[np.int64]:
+    """Fill the last ``share`` of the places with candidates drawn by chance from those not chosen."""
+    places = max(1, round(share * chosen.shape[1]))
+    kept = chosen[:, : chosen.shape[1] - places]
+    out = chosen.copy()
+    for row, rng in enumerate(rngs):
+        pool = np.setdiff1d(candidates[row][value[row] > NOTHING], kept[row])
+        picked = rng.permutation(pool)[:places]
+        out[row, kept.shape[1] :] = -1
+        out[row, kept.shape[1] : kept.shape[1] + len(picked)] = picked
+    return out
+
+
+def _widen(chosen: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    missing = k - chosen.shape[1]
+    return np.pad(chosen, ((0, 0), (0, missing)), constant_values=-1) if missing > 0 else chosen

@@ -1,0 +1,143 @@
+"""Run the baselines on one split and lay their numbers out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from shared.errors import ConfigError, DataError
+from shared.privacy.accounting import noise_multiplier_for, rho_for
+from simulations.baselines import models, private
+from simulations.baselines.protocol import Interactions, Scorer, choose, evaluate, interactions
+from simulations.datasets.dataset import Dataset, Split
+
+Progress = Callable[[str], None]
+
+BASELINES: Final = ("popularity", "tfidf", "itemknn", "ease", "ials")
+PRIVATE_BASELINES: Final = ("private_popularity", "tfidf_private_popularity", "dp_ease")
+"""Run once for every epsilon; their results are named like ``dp_ease@8``."""
+
+
+def run_baselines(
+    dataset: Dataset,
+    split: Split,
+    *,
+    delta: float,
+    epsilons: Sequence[float],
+    seed: int,
+    names: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, float]]:
+    """Fit on train, choose on validation, measure on test.
+
+    Args:
+        dataset: behaviour and public texts.
+        split: its split.
+        delta: of the private baselines, in (0, 1).
+        epsilons: of the private baselines, each above 0; none leaves them out.
+        seed: of iALS' start and of the private noise, which differs between one baseline's epsilons in scale only.
+        names: of ``BASELINES`` and ``PRIVATE_BASELINES``, all by default.
+        progress: gets a sentence as work goes on.
+
+    Returns:
+        name -> recall@20, ndcg@10, coverage@20, gini@20, head_share@20; a private baseline also has ``epsilon``. Text
+        baselines are left out, with a sentence to ``progress``, when the items have no text.
+
+    Raises:
+        ConfigError: unknown name, or epsilon or delta out of range.
+    """
+    chosen = _known(names)
+    _check_budget(delta, epsilons)
+    work = _Work(dataset.items.texts, interactions(dataset, split), seed, progress or (lambda _: None))
+    results: dict[str, dict[str, float]] = {}
+    for name in chosen:
+        work.say(f"baseline {name}")
+        try:
+            if name in BASELINES:
+                results[name] = evaluate(_fit(name, work), work.data)
+                continue
+            for epsilon in epsilons:
+                scorer = _fit_private(name, work, epsilon, delta)
+                results[f"{name}@{epsilon:g}"] = evaluate(scorer, work.data) | {"epsilon": float(epsilon)}
+        except DataError as error:
+            work.say(f"baseline {name} is left out: {error}")
+    return results
+
+
+def table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """The results as plain aligned text: a header, then a line a baseline in the given order; "-" where nothing is."""
+    columns = list(dict.fromkeys(metric for metrics in results.values() for metric in metrics if metric != "epsilon"))
+    rows = [["baseline", *columns]]
+    for name, metrics in results.items():
+        rows.append([name, *(f"{metrics[column]:.4f}" if column in metrics else "-" for column in columns)])
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    texts: tuple[str, ...]
+    data: Interactions
+    seed: int
+    say: Progress
+
+
+def _fit(name: str, work: _Work) -> Scorer:
+    train = work.data.train
+    if name == "popularity":
+        return models.fit_popularity(train)
+    if name == "tfidf":
+        return models.fit_tfidf(train, models.tfidf_vectors(work.texts))
+    if name == "ials":
+        return models.fit_ials(train, work.seed)
+    counts = models.gram(train)
+    if name == "ease":
+        ridge, scorer = choose(models.EASE_RIDGES, partial(models.fit_ease, train, counts), work.data)
+        work.say(f"baseline ease: ridge {ridge:g} chosen on validation items")
+        return scorer
+    pair, scorer = choose(models.KNN_CHOICES, lambda pair: models.fit_itemknn(train, counts, *pair), work.data)
+    work.say(f"baseline itemknn: {pair[0]} neighbours and shrink {pair[1]:g} chosen on validation items")
+    return scorer
+
+
+def _fit_private(name: str, work: _Work, epsilon: float, delta: float) -> Scorer:
+    train = work.data.train
+    multiplier = noise_multiplier_for(rho_for(epsilon, delta))
+    rng = np.random.default_rng([work.seed, PRIVATE_BASELINES.index(name)])
+    if name == "dp_ease":
+        return private.fit_dp_ease(train, private.private_gram(train, multiplier, rng), multiplier)
+    histogram = private.private_histogram(train, multiplier, rng)
+    if name == "private_popularity":
+        return models.constant_scores(histogram)
+    content = models.fit_tfidf(train, models.tfidf_vectors(work.texts))
+    prior = private.log_prior(histogram, floor=multiplier * math.sqrt(private.HISTOGRAM_CAP))
+    weight, scorer = choose(private.PRIOR_WEIGHTS, partial(private.with_prior, content, prior), work.data)
+    work.say(f"baseline {name} at epsilon {epsilon:g}: prior weight {weight:g} chosen on validation items")
+    return scorer
+
+
+def _known(names: Iterable[str] | None) -> tuple[str, ...]:
+    everything = BASELINES + PRIVATE_BASELINES
+    chosen = everything if names is None else tuple(names)
+    for name in chosen:
+        if name not in everything:
+            raise ConfigError(f"baseline {name!r} is unknown; choose from {', '.join(everything)}")
+    return chosen
+
+
+def _check_budget(delta: float, epsilons: Sequence[float]) -> None:
+    if not 0.0 < delta < 1.0:
+        raise ConfigError(f"delta is {delta}; it must lie between 0 and 1")
+    for epsilon in epsilons:
+        if not 0.0 < epsilon < np.inf:
+            raise ConfigError(f"epsilon is {epsilon}; a private baseline needs a finite one above 0")

@@ -1,0 +1,144 @@
+"""The end of a run: the model, the final test, baselines, examples, summary and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors.numpy import save
+
+from server.checkpoint import State, write_atomically
+from server.coordinator import Row, Stopped
+from server.job import Job
+from shared.encoder.encode import item_vectors
+from shared.encoder.spec import bucket_of, unpack
+from shared.privacy.accounting import ACCOUNTANT
+from shared.privacy.plan import ADJACENCY, RELEASES, Claims, PrivacyPlan, Release, claims, epsilon_by_kind
+from simulations.baselines import run_baselines
+from simulations.config import SimulationConfig
+from simulations.examples import examples
+from simulations.report import write_report
+from simulations.seeding import generator
+from simulations.world import World, oracle
+
+PLAIN_SUM: Final = "none: the simulator adds up plain vectors; a deployment must not"
+YARDSTICKS: Final = ("popularity", "tfidf", "ease")  # the floor, the public features alone, the non-private ceiling
+
+
+def finish(
+    config: SimulationConfig,
+    folder: Path,
+    world: World,
+    job: Job,
+    state: State,
+    stopped: Stopped,
+    *,
+    wall_seconds: float,
+    peak_mb: float,
+) -> Row:
+    """Write everything that a finished run leaves behind; ``summary.json`` last, it marks the end.
+
+    The test items are used here, once, with train and validation items masked.
+    """
+    write_model(folder / "model.safetensors", job, state, world)
+    seed = None if config.seed == "none" else config.seed
+    rngs = [generator(seed, "final", user) for user in world.dataset.users]
+    final = {
+        on: oracle(world, job.encoder, state.parameters, state.prior, state.policy, rngs, on=on)
+        for on in ("valid", "test")
+    }
+    baselines = run_baselines(
+        world.dataset, world.split, delta=config.privacy.delta, epsilons=(), seed=0, names=YARDSTICKS
+    )
+    summary = _summary(config, world, job, state, stopped) | {
+        "test": final["test"],
+        "valid": final["valid"],
+        "baselines": baselines,
+        "wall_seconds": round(wall_seconds, 2),
+        "client_updates": state.updates,
+        "client_updates_per_second": round(state.updates / max(wall_seconds, 1e-9), 1),
+        "peak_rss_mb": round(peak_mb, 1),
+    }
+    if world.dataset.public:
+        shown = examples(world, job, state, rngs)
+        write_atomically(folder / "examples.json", json.dumps(shown, indent=1).encode())
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
+    write_report(folder)
+    return summary
+
+
+def write_model(path: Path, job: Job, state: State, world: World) -> None:
+    """The model as clients need it to recommend: encoder parts, item vectors, prior."""
+    arrays = {name: np.ascontiguousarray(part) for name, part in unpack(job.encoder, state.parameters).items()}
+    arrays["prior"] = state.prior
+    arrays["parameters"] = state.parameters
+    text = world.catalogue.groups["text"]
+
+    bucket = bucket_of(world.catalogue.ids, job.encoder.buckets)
+    arrays["items"] = item_vectors(job.encoder, state.parameters, text, bucket)
+    public = {"catalogue": job.catalogue, "rank": str(job.encoder.rank), "buckets": str(job.encoder.buckets)}
+    write_atomically(path, save(arrays, metadata=public))
+
+
+def _summary(config: SimulationConfig, world: World, job: Job, state: State, stopped: Stopped) -> Row:
+    plan = job.plan
+    most: dict[Release, int] = {
+        kind: max((used.get(kind, 0) for used in state.used.values()), default=0) for kind in RELEASES
+    }
+    spent = claims(plan, most)
+    return {
+        "preset": config.preset,
+        "kind": plan.kind,
+        "split": config.data.split,
+        "seed": config.seed,
+        "engine": config.engine,
+        "controller": config.policy.controller,
+        "unit": plan.unit,
+        "trust": plan.trust,
+        "adjacency": ADJACENCY,
+        "delta": plan.delta,
+        "participations": plan.update.participations,
+        "rounds": config.rounds,
+        "rounds_done": max(0, state.round),
+        "stopped": stopped,
+        "epsilon": spent.largest,
+        "epsilon_claims": {"everyone": spent.everyone, "recipients": spent.recipients, "server": spent.server},
+        "epsilon_if_others_collude": spent.if_others_collude,
+        "epsilon_by_kind": epsilon_by_kind(plan, most),
+        "accountant": ACCOUNTANT,
+        "covers_tuning": False,
+        "covers": _covers(plan, spent),
+        "not_covered": _not_covered(plan),
+        "secure_aggregation": PLAIN_SUM,
+        "users": len(world.dataset.users),
+        "clients": len(job.nodes),
+        "items": job.items,
+        "parameters": job.encoder.size,
+        "licence": world.dataset.licence,
+        "public_data": world.dataset.public,
+    }
+
+
+def _covers(plan: PrivacyPlan, spent: Claims) -> str:
+    if plan.epsilon is None:
+        return "Nothing: this run had no differential privacy."
+    who = "everybody up to the tolerated collusion" if spent.everyone is not None else "recipients of what is published"
+    return (
+        f"Every number that left a client: {plan.update.participations} updates, {plan.measurement.participations} "
+        f"measurements and {plan.statistics.participations} popularity statistic per client at most, against {who}."
+    )
+
+
+def _not_covered(plan: PrivacyPlan) -> list[str]:
+    out = [
+        "Oracle values, examples and the seed in this folder: a simulation knows them, no deployment does.",
+        "Tuning: defaults were chosen looking at validation data of public data sets.",
+        "Enrolment, participation and dropout, which are public under zero-out adjacency.",
+    ]
+    if plan.trust == "distributed":
+        out.append("The server in this simulation: vectors are added up without masks, so it could see each one.")
+    if plan.trust == "local":
+        out.append("Floating-point effects of local noise.")
+    return out

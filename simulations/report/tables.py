@@ -1,0 +1,350 @@
+"""What the page says in rows: headline, quality, policy versions, costs, examples. Pure functions of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from markupsafe import Markup
+
+from simulations.report import charts
+from simulations.report.figures import flat, spark
+from simulations.report.folder import Json, Run, dig, mapping, number, strings
+from simulations.report.wording import count, data_size, duration, fixed, upper
+
+METRICS = ("recall@20", "ndcg@10", "coverage@20", "effective_coverage@20", "gini@20", "head_share@20")
+BASELINES = {
+    "popularity": ("Popularity", "the floor, without privacy"),
+    "tfidf": ("TF-IDF", "public text only"),
+    "itemknn": ("ItemKNN", "without privacy"),
+    "ials": ("iALS", "without privacy"),
+    "ease": ("EASE", "the ceiling, without privacy"),
+    "dp_ease": ("DP-EASE", "the private peer"),
+    "private_popularity": ("Private popularity", "private"),
+}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline metric: its value on test, a strip chart, and the references beside it."""
+
+    name: str
+    value: str
+    svg: Markup | None
+    beside: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the quality table; ``mine`` marks the run's own rows."""
+
+    name: str
+    note: str
+    measured_on: str
+    cells: tuple[str, ...]
+    mine: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """One policy version in force: since when, what changed, and why it came."""
+
+    version: str
+    since: int
+    until: int
+    decision: str
+    reason: str
+    changes: tuple[tuple[str, str, str], ...]
+    decisions: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One line of the decision log."""
+
+    round: int
+    version: str
+    decision: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One line of the cost table."""
+
+    name: str
+    total: str
+    typical: str
+    svg: Markup | None
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item with its score and the parts that make it up."""
+
+    title: str
+    score: str
+    because: str
+    held_out: bool
+    parts: str
+    svg: Markup
+
+
+def baseline_name(key: str) -> tuple[str, str]:
+    """Return the name for people of a baseline, and what it is."""
+    known = BASELINES.get(key.lower().replace("-", "_"))
+    return known or (key, "")
+
+
+def result(run: Run) -> str:
+    """Say the test result in one sentence, beside popularity and the non-private ceiling."""
+    said = (
+        _beside(run, "recall@20", "EASE, the ceiling without privacy,"),
+        _beside(run, "coverage@20", "EASE"),
+    )
+    known = " and ".join(part for part in said if part)
+    if known:
+        return f"On test items, {known}."
+    return "There is no test result in this folder: test items are used once, when a run has ended."
+
+
+def tiles(run: Run) -> tuple[Tile, ...]:
+    """Return the three headline metrics with their references."""
+    found = []
+    for metric in ("recall@20", "ndcg@10", "coverage@20"):
+        value = number(dig(run.summary, "test", metric))
+        marks = [
+            (baseline_name(key)[0], mark)
+            for key in ("popularity", "ease")
+            if (mark := number(dig(run.summary, "baselines", key, metric))) is not None
+        ]
+        label = f"{metric} {fixed(value)}" + "".join(f", {name} {fixed(mark)}" for name, mark in marks)
+        beside = tuple((name, fixed(mark)) for name, mark in marks)
+        if value is not None:
+            found.append(Tile(metric, fixed(value), charts.strip(value, marks, label=label), beside))
+    return tuple(found)
+
+
+def quality(run: Run) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    """Return the columns that anything was measured in, and a row for the run (test, valid) and each baseline."""
+    own = [(split, mapping(dig(run.summary, split))) for split in ("test", "valid")]
+    others = sorted(_baselines(run), key=lambda pair: number(pair[1].get("recall@20")) or 0.0)
+    seen = {key for _, metrics in [*own, *others] for key, value in metrics.items() if number(value) is not None}
+    columns = tuple(metric for metric in METRICS if metric in seen)
+    columns += tuple(sorted(key for key in seen - set(METRICS) if "epsilon" not in key))
+
+    def cells(metrics: Json) -> tuple[str, ...]:
+        return tuple(fixed(metrics.get(column)) for column in columns)
+
+    rows = [
+        Row("This run", "oracle, simulation only", split, cells(metrics), mine=True)
+        for split, metrics in own
+        if metrics
+    ]
+    for key, metrics in others:
+        name, note = baseline_name(key)
+        if number(metrics.get("epsilon")) is not None:
+            note = f"private, ε = {upper(metrics['epsilon'])}"
+        rows.append(Row(name, note, "test", cells(metrics), mine=False))
+    return columns, tuple(rows)
+
+
+def plane_points(run: Run) -> tuple[tuple[str, Json], ...]:
+    """Return (name, metrics) of the run on test, then of each baseline."""
+    own = ("this run, test", mapping(dig(run.summary, "test")))
+    return (own, *((baseline_name(key)[0], metrics) for key, metrics in _baselines(run)))
+
+
+def versions(run: Run) -> tuple[Version, ...]:
+    """List the policy versions in the order in which they ran.
+
+    A record's policy is the one that ran in its round; its decision made the policy of the next record. So a version's
+    reason is the decision in the record before its first.
+    """
+    spans: list[list[Json]] = []
+    for record in run.rounds:
+        if not record.get("policy"):
+            continue
+        if spans and _version(spans[-1][0]) == _version(record):
+            spans[-1].append(record)
+        else:
+            spans.append([record])
+    found = []
+    for place, span in enumerate(spans):
+        before = spans[place - 1][-1] if place else None
+        found.append(
+            Version(
+                version=_version(span[0]),
+                since=span[0]["round"],
+                until=span[-1]["round"],
+                decision=str(before.get("decision") or "none") if before else "start",
+                reason=str(before.get("reason") or "no reason was logged")
+                if before
+                else "The policy that the run began with.",
+                changes=_changes(before or {}, span[0]),
+                decisions=tuple(Counter(_decision(record) for record in span if _decision(record) != "none").items()),
+            )
+        )
+    return tuple(found)
+
+
+def decisions(run: Run) -> tuple[Decision, ...]:
+    """List every decision that was taken, in order."""
+    return tuple(
+        Decision(record["round"], _version(record), _decision(record), str(record.get("reason") or ""))
+        for record in run.rounds
+        if _decision(record) != "none"
+    )
+
+
+def costs(run: Run) -> tuple[Cost, ...]:
+    """Return rows of what the run cost: clients, bytes, time; only what was recorded."""
+    rows = []
+    for name, keys, write in (
+        ("Clients asked", ("cohort", "asked"), count),
+        ("Clients answered", ("cohort", "answered"), count),
+        ("Clients declined", ("cohort", "declined"), count),
+        ("Clients failed", ("cohort", "failed"), count),
+        ("Bytes from clients", ("bytes", "up"), data_size),
+        ("Bytes to clients", ("bytes", "down"), data_size),
+        ("Time", ("seconds",), duration),
+        ("of which training", ("train_seconds",), duration),
+    ):
+        values = [value for record in run.rounds if (value := number(dig(record, *keys))) is not None]
+        if values:
+            rows.append(Cost(name, write(sum(values)), write(median(values)), spark(values, name)))
+    return tuple(rows)
+
+
+def facts(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return the run's sizes and settings as rows (name, value); only what the summary records."""
+    summary = mapping(run.summary)
+    written = {
+        "Users": count(summary.get("users")),
+        "Clients": count(summary.get("clients")),
+        "Items": count(summary.get("items")),
+        "Parameters": count(summary.get("parameters")),
+        "Split": str(summary.get("split") or "—"),
+        "Seed": str(summary.get("seed") if summary.get("seed") is not None else "—"),
+        "Wall time": duration(summary.get("wall_seconds")),
+        "Client updates": count(summary.get("client_updates")),
+        "Updates a second": fixed(summary.get("client_updates_per_second"), 1),
+        "Peak memory": f"{count(summary.get('peak_rss_mb'))} MB" if number(summary.get("peak_rss_mb")) else "—",
+    }
+    return tuple((name, value) for name, value in written.items() if value != "—")
+
+
+def examples_absent(run: Run) -> str:
+    """Say why no example is shown; empty when examples may be shown. Examples of non-public data are never shown."""
+    public = dig(run.summary, "public_data")
+    if public is False:
+        return "This data is not public, so no real person's examples are shown."
+    if run.examples is None:
+        return "This folder holds no examples: they are written for public data only, when a run has ended."
+    if public is not True:
+        return "The summary does not say that this data is public, so no real person's examples are shown."
+    return "" if run.examples else "The run wrote no examples."
+
+
+def part_names(run: Run) -> tuple[str, ...]:
+    """Return the names of all score parts, so that a part keeps its colour through the page."""
+    names = {
+        str(name): None
+        for example in run.examples or ()
+        for one in _recommended(example)
+        for name in mapping(one.get("parts"))
+    }
+    return tuple(names)
+
+
+def recommendations(example: Json, names: Sequence[str]) -> tuple[Recommendation, ...]:
+    """Return one person's recommendations; the bars share a scale, so that they compare within the person.
+
+    Args:
+        example: one object of ``examples.json``.
+        names: all part names, in colour order.
+    """
+    parted = [
+        [(str(name), value) for name, raw in mapping(one.get("parts")).items() if (value := number(raw)) is not None]
+        for one in _recommended(example)
+    ]
+    negative, positive = (
+        max((sum(max(sign * value, 0.0) for _, value in parts) for parts in parted), default=0.0) for sign in (-1, 1)
+    )
+    found = []
+    for one, parts in zip(_recommended(example), parted, strict=True):
+        said = ", ".join(f"{name} {value:+.2f}" for name, value in parts)
+        coloured = [(name, value, names.index(name)) for name, value in parts]
+        found.append(
+            Recommendation(
+                title=str(one.get("title") or "untitled"),
+                score=fixed(one.get("score"), 2),
+                because=str(one.get("because") or ""),
+                held_out=one.get("held_out") is True,
+                parts=said,
+                svg=charts.bars(coloured, extent=(negative, positive), label=f"score parts: {said or 'none'}"),
+            )
+        )
+    return tuple(found)
+
+
+def people(run: Run) -> tuple[tuple[str, tuple[str, ...], tuple[Recommendation, ...]], ...]:
+    """Return (user, history titles, recommendations) of every example that may be shown."""
+    if examples_absent(run):
+        return ()
+    names = part_names(run)
+    return tuple(
+        (str(example.get("user", "")), strings(example.get("history")), recommendations(example, names))
+        for example in run.examples or ()
+    )
+
+
+def _recommended(example: Json) -> tuple[Json, ...]:
+    found = example.get("recommendations")
+    return tuple(one for one in found if isinstance(one, dict)) if isinstance(found, list) else ()
+
+
+def _baselines(run: Run) -> tuple[tuple[str, Json], ...]:
+    found = mapping(dig(run.summary, "baselines"))
+    return tuple((str(key), metrics) for key, metrics in found.items() if isinstance(metrics, dict))
+
+
+def _beside(run: Run, metric: str, ceiling: str) -> str:
+    value = number(dig(run.summary, "test", metric))
+    if value is None:
+        return ""
+    names = {"popularity": "popularity", "ease": ceiling}
+    known = [(name, number(dig(run.summary, "baselines", key, metric))) for key, name in names.items()]
+    beside = "; ".join(f"{name} {fixed(mark)}" for name, mark in known if mark is not None)
+    return f"{metric} is {fixed(value)}" + (f" ({beside})" if beside else "")
+
+
+def _version(record: Json) -> str:
+    version = dig(record, "policy", "version")
+    return "?" if version is None else str(version)
+
+
+def _decision(record: Json) -> str:
+    return str(record.get("decision") or "none")
+
+
+def _changes(before: Json, after: Json) -> tuple[tuple[str, str, str], ...]:
+    """Return rows (field, before, after) of what differs between the policies of two records."""
+    old, new = flat(mapping(before.get("policy"))), flat(mapping(after.get("policy")))
+    fields = [name for name in [*old, *(name for name in new if name not in old)] if name != "version"]
+    return tuple(
+        (name, _written(old.get(name)), _written(new.get(name))) for name in fields if old.get(name) != new.get(name)
+    )
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value) or "none"
+    known = number(value)
+    return str(value) if known is None else f"{known:g}"

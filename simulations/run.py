@@ -1,0 +1,233 @@
+"""One simulated run, from a configuration to a folder; and going on with one that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+
+import tomli_w
+
+from client.host import Host
+from server.checkpoint import State, charge, load_state, write_atomically
+from server.coordinator import Desk, Row, run_rounds
+from server.evaluation import Measurement
+from server.job import Job, initial_state, make_job
+from shared.config import read_toml, validate
+from shared.errors import RunError
+from shared.keys import own_key
+from shared.privacy.ledger import Ledger, create_ledger, open_ledger, read_ledger
+from simulations.config import SimulationConfig
+from simulations.download import Say
+from simulations.engine import InProcessGrid
+from simulations.finish import finish
+from simulations.seeding import Seed, client_randomness, generator, noise, signing_key
+from simulations.world import World, load_world, oracle, stores_of
+
+CONFIG: Final = "config.toml"
+CHECKPOINT: Final = "checkpoint.safetensors"
+SERVER_LEDGER: Final = "ledger.jsonl"
+CLIENT_LEDGER: Final = "clients.jsonl"
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How a run speaks to whoever waits.
+
+    Attributes:
+        say: a sentence now and then.
+        tell: every finished row, with the number of rounds.
+    """
+
+    say: Say
+    tell: Callable[[Row, int], None]
+
+
+def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path | None, screen: Screen) -> Row:
+    """Run a configuration into a new folder.
+
+    Args:
+        config: resolved.
+        folder: must not exist, or be empty.
+        cache: of downloads and text vectors.
+        source: folder to take a preset's files from.
+        screen: progress.
+
+    Returns:
+        The summary, as ``summary.json`` holds it.
+
+    Raises:
+        FedrecallError: with one sentence; nothing half-written is left that a resume could not use.
+        KeyboardInterrupt: passed on after the state was saved; ``resume_run`` goes on.
+    """
+    world = load_world(config, cache, source, screen.say)
+    job = _job(config, world, folder.name)
+    _create(folder, config)
+    return _execute(config, folder, world, job, None, screen)
+
+
+def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen) -> Row:
+    """Go on with a run that was interrupted, from its last checkpoint.
+
+    Raises:
+        RunError: no run there, or a finished one.
+    """
+    if not (folder / CONFIG).is_file():
+        raise RunError(f"{folder}: no run here ({CONFIG} is missing); start one with fedrecall-sim run --out {folder}")
+    if (folder / "summary.json").exists():
+        raise RunError(f"{folder}: the run has ended already; see {folder / 'report.html'}")
+    config = validate(SimulationConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+    world = load_world(config, cache, source, screen.say)
+    state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
+    return _execute(config, folder, world, _job(config, world, folder.name), state, screen)
+
+
+def _job(config: SimulationConfig, world: World, run: str) -> Job:
+    clients = len(stores_of(world, config.users_per_client))
+    return make_job(
+        run,
+        config,
+        world.catalogue,
+        {str(number): number for number in range(1, clients + 1)},
+        users_per_client=config.users_per_client,
+        users=len(world.dataset.users),
+        kind="simulation",
+    )
+
+
+def _create(folder: Path, config: SimulationConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise RunError(f"{folder}: not empty; choose another --out, or go on with: fedrecall-sim resume {folder}")
+        write_atomically(folder / CONFIG, tomli_w.dumps(config.model_dump(mode="json")).encode())
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _execute(
+    config: SimulationConfig, folder: Path, world: World, job: Job, state: State | None, screen: Screen
+) -> Row:
+    began = time.monotonic()
+    seed: Seed = None if config.seed == "none" else config.seed
+    with ExitStack() as stack:
+        try:
+            host, ledger = _open(folder, world, job, state, seed)
+            stack.callback(host.close)
+            stack.callback(ledger.close)
+            attempts: dict[Any, int] = {}
+            if state is None:
+                state = initial_state(job, generator(seed, "model"))
+            if seed is None:
+                state, attempts = _charge_interrupted(state, ledger.path)
+            _drop_rows(folder / "rounds.jsonl", state.round)
+            desk = _desk(config, folder, world, job, seed, host, ledger, attempts, screen)
+            end, stopped = run_rounds(job, desk, state)
+        except OSError as error:
+            where = error.filename or folder
+            raise RunError(
+                f"{where}: cannot be written ({error.strerror}); make room, then: fedrecall-sim resume {folder}"
+            ) from error
+    return finish(config, folder, world, job, end, stopped, wall_seconds=time.monotonic() - began, peak_mb=_peak_mb())
+
+
+def _open(folder: Path, world: World, job: Job, state: State | None, seed: Seed) -> tuple[Host, Ledger]:
+    """The two ledgers, at the checkpoint when the simulation is seeded, else as they are."""
+    server, clients = folder / SERVER_LEDGER, folder / CLIENT_LEDGER
+    if seed is not None and state is None:
+        # Nothing was finished: a seeded simulation repeats all of it, byte for byte.
+        for path in (server, clients):
+            path.unlink(missing_ok=True)
+    at = {} if state is None or seed is None else state.ledgers
+    keys = folder / "keys"
+    keys.mkdir(exist_ok=True)
+    server_key = own_key(keys / "server.pem", signing_key(seed, "server"))
+    if server.exists():
+        ledger = open_ledger(server, server_key, replay_from=at.get(SERVER_LEDGER))
+    else:
+        genesis = {"kind": "simulation", "run": job.run, "plan": asdict(job.plan), "catalogue": job.catalogue}
+        ledger = create_ledger(server, server_key, genesis)
+    host = Host(
+        stores_of(world, job.users_per_client),
+        world.catalogue,
+        clients,
+        own_key(keys / "clients.pem", signing_key(seed, "clients")),
+        client_randomness(seed),
+        replay_from=at.get(CLIENT_LEDGER),
+    )
+    return host, ledger
+
+
+def _desk(
+    config: SimulationConfig,
+    folder: Path,
+    world: World,
+    job: Job,
+    seed: Seed,
+    host: Host,
+    ledger: Ledger,
+    attempts: dict[Any, int],
+    screen: Screen,
+) -> Desk:
+    def truth(state: State, measured: Measurement | None) -> Row | None:
+        if measured is None:
+            return None
+        rngs = [generator(seed, "oracle", state.round, user) for user in world.dataset.users]
+        at_least = measured.at_least
+        return dict(
+            oracle(world, job.encoder, state.parameters, state.prior, state.policy, rngs, on="valid", at_least=at_least)
+        )
+
+    def counts() -> dict[str, int]:
+        return {SERVER_LEDGER: ledger.count, CLIENT_LEDGER: 0 if host.ledger is None else host.ledger.count}
+
+    return Desk(
+        grid=InProcessGrid(host, job.nodes),
+        ledger=ledger,
+        folder=folder,
+        noise=lambda round_, release: noise(seed, "server", round_, release),
+        rng=lambda round_, purpose: generator(seed, purpose, round_),
+        oracle=truth,
+        ledgers=counts,
+        attempts=attempts,
+        tell=lambda row: screen.tell(row, config.rounds),
+    )
+
+
+def _charge_interrupted(state: State, path: Path) -> tuple[State, dict[Any, int]]:
+    """Without a seed nothing can be repeated: what was asked for after the checkpoint is paid, and will be paid again."""
+    attempts: dict[Any, int] = {}
+    done = state.ledgers.get(SERVER_LEDGER, 0)
+    for line in read_ledger(path):
+        if line.number > done and line.event["type"] == "intent":
+            key = (line.event["round"], line.event["release"])
+            attempts[key] = attempts.get(key, 0) + 1
+            state = charge(state, line.event["cohort"], line.event["release"])
+    return state, attempts
+
+
+def _drop_rows(path: Path, last: int) -> None:
+    """Rows of rounds after the checkpoint are written again."""
+    if not path.exists():
+        return
+    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["round"] <= last]
+    write_atomically(path, "".join(kept).encode())
+
+
+def _peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
+
+
+def threads() -> int:
+    """Threads for numerical libraries: the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,170 @@
+"""Progress for whoever waits: sentences, a live table of rounds, and loggers for whoever compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from server.coordinator import Row
+from shared.errors import ConfigError
+from simulations.run import Screen
+
+KEPT: Final = 12  # rows of the live table
+METRICS: Final = ("recall@20", "ndcg@10", "coverage@20", "gini@20")
+
+
+@contextmanager
+def open_screen(
+    *, quiet: bool, folder: Path | None = None, tensorboard: bool = False, wandb: bool = False
+) -> Iterator[Screen]:
+    """A screen; quiet ones say nothing. Loggers get every row.
+
+    Raises:
+        ConfigError: a logger that is not installed.
+    """
+    console = Console(stderr=True, highlight=False)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        loggers: list[Callable[[Row], None]] = []
+        if tensorboard and folder is not None:
+            loggers.append(_tensorboard(folder, stack))
+        if wandb and folder is not None:
+            loggers.append(_wandb(folder, stack))
+        live: Live | None = None
+
+        def say(sentence: str) -> None:
+            if not quiet:
+                console.print(sentence, soft_wrap=True, markup=False)
+
+        def tell(row: Row, total: int) -> None:
+            nonlocal live
+            rows.append(row)
+            for logger in loggers:
+                logger(row)
+            if quiet:
+                return
+            if live is None:
+                live = stack.enter_context(Live(console=console, refresh_per_second=4))
+            live.update(_rounds_table(rows[-KEPT:], total))
+
+        yield Screen(say, tell)
+
+
+def result_table(summary: Row) -> None:
+    """The end of a run for a person: quality beside its yardsticks, then privacy, then cost."""
+    console = Console(highlight=False)
+    columns = METRICS
+    table = Table(title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, test items (oracle)")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_row("this run", *(_number(summary["test"].get(column)) for column in columns), style="bold")
+    for name, values in summary["baselines"].items():
+        table.add_row(name, *(_number(values.get(column)) for column in columns))
+    console.print(table)
+    console.print(privacy_sentence(summary), soft_wrap=True)
+    console.print(
+        f"{summary['stopped']} after {summary['rounds_done']} of {summary['rounds']} rounds; "
+        f"{summary['wall_seconds']:.0f} s, {summary['client_updates_per_second']:.0f} client updates/s, "
+        f"peak memory {summary['peak_rss_mb']:.0f} MB; secure aggregation {summary['secure_aggregation']}",
+        soft_wrap=True,
+    )
+
+
+def privacy_sentence(summary: Row) -> str:
+    """Epsilon with everything that qualifies it."""
+    if summary["epsilon"] is None:
+        return "NO DIFFERENTIAL PRIVACY: this run protects nobody."
+    claims = {name: _number(value) for name, value in summary["epsilon_claims"].items()}
+    alone = summary["epsilon_if_others_collude"]
+    left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
+    return (
+        f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, trust {summary['trust']}, "
+        f"delta {summary['delta']:g}; against everyone {claims['everyone']}, recipients {claims['recipients']}, "
+        f"server {claims['server']}{left}); {summary['accountant']}; tuning not covered."
+    )
+
+
+def _rounds_table(rows: list[Row], total: int) -> Table:
+    table = Table(title=f"round {rows[-1]['round']} of {total}")
+    for name in (
+        "round",
+        "answered",
+        "s",
+        "recall est.",
+        "oracle",
+        "eff. coverage est.",
+        "oracle ",
+        "epsilon",
+        "policy",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        estimate, oracle, k = row["estimate"] or {}, row["oracle"] or {}, row["policy"]["k"]
+        epsilon = row["epsilon"]
+        table.add_row(
+            str(row["round"]),
+            f"{row['cohort']['answered']}/{row['cohort']['asked']}",
+            f"{row['seconds']:.1f}",
+            _bar(estimate.get(f"recall@{k}")),
+            _number(oracle.get(f"recall@{k}")),
+            _bar(estimate.get(f"effective_coverage@{k}")),
+            _number(oracle.get(f"effective_coverage@{k}")),
+            "none" if epsilon is None else _number(epsilon["everyone"] or epsilon["recipients"], 2),
+            f"v{row['policy']['version']} {row['decision']}",
+        )
+    return table
+
+
+def _bar(estimate: Row | None) -> str:
+    if estimate is None:
+        return ""
+    return f"{estimate['value']:.3f} ±{(estimate['high'] - estimate['low']) / 2:.3f}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _flat(row: Row) -> dict[str, float]:
+    """Scalars of a row under names that keep estimates and oracle values apart."""
+    out = {"seconds": float(row["seconds"]), "policy/version": float(row["policy"]["version"])}
+    for name, value in (row["estimate"] or {}).items():
+        if value is not None:
+            out[f"estimate/{name}"] = value["value"]
+    for name, value in (row["oracle"] or {}).items():
+        out[f"oracle/{name}"] = value
+    if row["epsilon"] is not None:
+        out["privacy/epsilon"] = row["epsilon"]["everyone"] or row["epsilon"]["recipients"]
+    return out
+
+
+def _tensorboard(folder: Path, stack: ExitStack) -> Callable[[Row], None]:
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - heavy
+
+    writer: list[Any] = []
+
+    def log(row: Row) -> None:
+        if not writer:  # opened with the first row: before, the run's folder must be empty
+            writer.append(SummaryWriter(str(folder / "tensorboard")))
+            stack.callback(writer[0].close)
+        for name, value in _flat(row).items():
+            writer[0].add_scalar(name, value, row["round"])
+
+    return log
+
+
+def _wandb(folder: Path, stack: ExitStack) -> Callable[[Row], None]:
+    try:
+        import wandb  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError("--wandb: not installed; pip install 'fedrecall[wandb]'") from error
+    run = wandb.init(project="fedrecall", name=folder.name)
+    stack.callback(run.finish)
+    return lambda row: run.log(_flat(row), step=row["round"])

@@ -1,0 +1,51 @@
+"""Seeds, for simulations only: every draw has a name, so that an interrupted run repeats it and a batch does not change it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from client.folder import system_randomness
+from client.host import Randomness
+from shared.privacy.noise import NoiseSource, os_noise
+
+
+Seed = int | None
+
+
+def entropy(seed: int, *names: object) -> list[int]:
+    """Eight 32-bit words that a name stands for under a seed."""
+    digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
+    return np.frombuffer(digest, np.uint32).tolist()
+
+
+def generator(seed: Seed, *names: object) -> np.random.Generator:
+    """A generator for one purpose; from the operating system without a seed."""
+    return np.random.default_rng(None if seed is None else entropy(seed, *names))
+
+
+def noise(seed: Seed, *names: object) -> NoiseSource:
+    """A noise source for one release; ledgers call it "seeded", and no audit passes it as a deployment."""
+    if seed is None:
+        return os_noise()
+    stream = np.random.SFC64(entropy(seed, "noise", *names))
+    return NoiseSource("seeded", stream.random_raw)
+
+
+def client_randomness(seed: Seed) -> Randomness:
+    """The clients' chance."""
+    if seed is None:
+        return system_randomness()
+    return Randomness(
+        noise=lambda client, round_, release: noise(seed, client, round_, release),
+        rng=lambda user, round_: generator(seed, "user", user, round_),
+    )
+
+
+def signing_key(seed: Seed, role: str) -> Ed25519PrivateKey | None:
+    """A repeatable ledger key, or None to draw one."""
+    if seed is None:
+        return None
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(repr((seed, "key", role)).encode()).digest())

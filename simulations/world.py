@@ -1,0 +1,142 @@
+"""What a simulation knows and nobody else does: all behaviour at once, split into what clients hold and the final test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.measuring import lists
+from client.store import ClientStore
+from server.features import build_catalogue
+from shared.catalogue import Catalogue
+from shared.encoder.spec import EncoderSpec, Floats, bucket_of
+from shared.errors import ConfigError
+from shared.history import NOT_INTERESTED, History
+from shared.policy.recall_policy import RecallPolicy
+from shared.recall.metrics import RankingSums, effective_coverage
+from shared.recall.weights import NDCG_K
+from simulations.config import SimulationConfig
+from simulations.datasets.dataset import Dataset, Split
+from simulations.datasets.load import load_dataset
+from simulations.datasets.split import split_dataset
+from simulations.download import Say
+from simulations.fetch import fetch_encoder
+
+
+@dataclass(frozen=True)
+class World:
+    """A simulation's data.
+
+    Attributes:
+        dataset, split: as read.
+        catalogue: public.
+        histories: one per user: train and validation rows, oldest first; all that clients ever get.
+        test: (rows,) of the data set per user: item indices of the final test.
+    """
+
+    dataset: Dataset
+    split: Split
+    catalogue: Catalogue
+    histories: tuple[History, ...]
+    test: tuple[NDArray[np.int32], ...]
+
+
+def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: Say) -> World:
+    """Read, split and embed; downloads what is missing.
+
+    Raises:
+        FedrecallError: with one sentence: what is wrong with the data, the download or the configuration.
+    """
+    seed = 0 if config.seed == "none" else config.seed
+    dataset = load_dataset(
+        config.data.name, cache=cache, source=source, columns=config.data.columns or None, seed=seed, say=say
+    )
+    for note in dataset.notes:
+        say(note)
+    split = split_dataset(dataset, config.data.split)
+    if not split.test.any() or not split.valid.any():
+        raise ConfigError(f"data {config.data.name!r}: nobody has enough history for split {config.data.split!r}")
+    model = config.model.text_encoder
+    folder = model if model == "none" else fetch_encoder(model, cache, say)
+    items = dataset.items
+    catalogue = build_catalogue(items.ids, items.titles, items.texts, items.categories, model=folder, cache=cache)
+    histories = tuple(_histories(dataset, ~split.test, split.valid))
+    test = tuple(h.item for h in _histories(dataset, split.test & (dataset.kind != NOT_INTERESTED), split.valid))
+    return World(dataset, split, catalogue, histories, test)
+
+
+def stores_of(world: World, users_per_client: int) -> dict[str, ClientStore]:
+    """The users dealt out to clients in their order; clients are numbered from 1."""
+    users, stores = world.dataset.users, {}
+    for number, start in enumerate(range(0, len(users), users_per_client), 1):
+        part = slice(start, start + users_per_client)
+        stores[str(number)] = ClientStore(str(number), users[part], world.histories[part])
+    return stores
+
+
+def oracle(
+    world: World,
+    spec: EncoderSpec,
+    parameters: Floats,
+    prior: Floats,
+    policy: RecallPolicy,
+    rngs: Sequence[np.random.Generator],
+    *,
+    on: str,
+    at_least: int | None = None,
+) -> dict[str, float]:
+    """Exact metrics over all users.
+
+    Args:
+        world: all behaviour.
+        spec, parameters, prior: the model.
+        policy: how lists are made.
+        rngs: one per user, for exploration.
+        on: "valid" (train masked) or "test" (train and validation masked).
+        at_least: exposures that effective coverage asks for; None leaves it out.
+    """
+    bucket = bucket_of(world.catalogue.ids, spec.buckets)
+    visible = "train" if on == "valid" else "all"
+    groups = dict(world.catalogue.groups)
+    sums = RankingSums.empty(len(bucket), recall_k=policy.k, ndcg_k=NDCG_K)
+    start = 0
+    for ranked in lists(spec, parameters, groups, bucket, prior, policy, world.histories, rngs, visible=visible):
+        relevant = np.zeros((len(ranked), len(bucket)), bool)
+        for row in range(len(ranked)):
+            relevant[row, _wanted(world, start + row, on)] = True
+        start += len(ranked)
+        sums = sums.merge(RankingSums.of(ranked, relevant, recall_k=policy.k, ndcg_k=NDCG_K))
+    out = sums.reduce()
+    if at_least is not None:
+        out[f"effective_coverage@{policy.k}"] = effective_coverage(sums.exposure, at_least)
+    return out
+
+
+def _wanted(world: World, user: int, on: str) -> NDArray[np.int32]:
+    if on == "test":
+        return world.test[user]
+    history = world.histories[user]
+    return history.item[history.held_out]
+
+
+def _histories(dataset: Dataset, rows: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> list[History]:
+    """The chosen rows of every user, oldest first (ties in file order)."""
+    chosen = np.flatnonzero(rows)
+    order = chosen[np.lexsort((dataset.time[chosen], dataset.user[chosen]))]
+    ends = np.cumsum(np.bincount(dataset.user[order], minlength=len(dataset.users)))[:-1]
+    return [
+        History(
+            item=dataset.item[part],
+            kind=dataset.kind[part],
+            count=dataset.count[part],
+            dwell=dataset.dwell[part],
+            rating=dataset.rating[part],
+            time=dataset.time[part],
+            held_out=held_out[part],
+        )
+        for part in np.split(order, ends)
+    ]
