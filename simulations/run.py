@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -12,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-
 
 import tomli_w
 
@@ -69,8 +67,8 @@ def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path
         KeyboardInterrupt: passed on after the state was saved; ``resume_run`` goes on.
     """
     world = load_world(config, cache, source, screen.say)
-    job = _job(config, world, folder.name)
-    _create(folder, config)
+    job = job_of(config, world, folder.name)
+    create_folder(folder, config)
     return _execute(config, folder, world, job, None, screen)
 
 
@@ -87,10 +85,11 @@ def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen
     config = validate(SimulationConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
     world = load_world(config, cache, source, screen.say)
     state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
-    return _execute(config, folder, world, _job(config, world, folder.name), state, screen)
+    return _execute(config, folder, world, job_of(config, world, folder.name), state, screen)
 
 
-def _job(config: SimulationConfig, world: World, run: str) -> Job:
+def job_of(config: SimulationConfig, world: World, run: str) -> Job:
+    """The job of a simulation: clients are numbered from 1, and so are their nodes."""
     clients = len(stores_of(world, config.users_per_client))
     return make_job(
         run,
@@ -103,7 +102,12 @@ def _job(config: SimulationConfig, world: World, run: str) -> Job:
     )
 
 
-def _create(folder: Path, config: SimulationConfig) -> None:
+def create_folder(folder: Path, config: SimulationConfig) -> None:
+    """A new, empty folder with the resolved configuration in it.
+
+    Raises:
+        RunError: it is not empty, or cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
@@ -136,7 +140,7 @@ def _execute(
             raise RunError(
                 f"{where}: cannot be written ({error.strerror}); make room, then: fedrecall-sim resume {folder}"
             ) from error
-    return finish(config, folder, world, job, end, stopped, wall_seconds=time.monotonic() - began, peak_mb=_peak_mb())
+    return finish(config, folder, world, job, end, stopped, wall_seconds=time.monotonic() - began, peak_mb=peak_mb())
 
 
 def _open(folder: Path, world: World, job: Job, state: State | None, seed: Seed) -> tuple[Host, Ledger]:
@@ -223,11 +227,7 @@ def _drop_rows(path: Path, last: int) -> None:
     write_atomically(path, "".join(kept).encode())
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Peak memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
-
-
-def threads() -> int:
-    """Threads for numerical libraries: the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,6 @@ from client.folder import system_randomness
 from client.host import Randomness
 from shared.privacy.noise import NoiseSource, os_noise
 
-
 Seed = int | None
 
 

@@ -18,7 +18,7 @@ Both statistics scale a user's binary history x with n items by w = min(1, sqrt(
 | n = cap | w = 1, the bound is attained |
 | epsilon -> infinity | the exact statistic of the scaled histories |
 | a person with m enrolments | m times the sensitivity: not covered |
-| weight of the prior chosen on validation items | not covered by epsilon; it can only flatter this peer |
+| weight of the prior, caps, rule for the ridge | chosen on validation items, not covered; flatters these peers |
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Candidate = TypeVar("Candidate")
 CHOICE: Final = "ndcg@10"
 """The validation metric that picks hyper-parameters."""
 CHOICE_MARGIN: Final = 1e-4
-"""A candidate must win by more than this, far below the standard error of a mean over users, to replace a simpler one."""
+"""By how much a candidate must win to replace a simpler one; far below the standard error of a mean over users."""
 _BLOCK_CELLS: Final = 4_000_000  # users x items scored at once: 32 MB a dense float64 block, whatever the data set
 
 
@@ -111,7 +111,7 @@ def blocks(users: int, n_items: int) -> Iterator[slice]:
 def choose(
     candidates: Iterable[Candidate], fit: Callable[[Candidate], Scorer], data: Interactions
 ) -> tuple[Candidate, Scorer]:
-    """Fit every candidate and keep the best by ``CHOICE`` on validation items; within ``CHOICE_MARGIN``, the earlier one.
+    """Fit every candidate and keep the best by ``CHOICE`` on validation items, of near equals the earlier one.
 
     Args:
         candidates: simplest (most regularised) first.
