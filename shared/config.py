@@ -83,7 +83,7 @@ class PolicySection(Section):
     measure_every: int = Field(
         5, ge=1, le=10_000, description="rounds between measurements; the last round is measured"
     )
-    recall_target: float = Field(0.35, ge=0, le=1, description="recall@k below which features come in")
+    recall_target: float = Field(0.25, ge=0, le=1, description="recall@k below which features come in")
     coverage_target: float = Field(
         0.5,
         ge=0,

@@ -11,7 +11,7 @@ import typer
 
 from shared.errors import FedrecallError
 
-OK, FAILED, USAGE, NO_QUORUM, INTERRUPTED = 0, 1, 2, 5, 130
+OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
 
 app: Final = typer.Typer(
     name="fedrecall-sim",
@@ -197,22 +197,23 @@ def recommend_command(
 def main() -> None:
     """Entry point: errors become one sentence and an exit code."""
     try:
-        app(standalone_mode=False)
+        # Outside standalone mode an exit code comes back as the result, and Ctrl-C as 130.
+        code = app(standalone_mode=False) or OK
     except FedrecallError as error:
         typer.echo(f"fedrecall-sim: {error}", err=True)
-        sys.exit(USAGE)
+        code = USAGE
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("fedrecall-sim: interrupted; what was finished is kept: fedrecall-sim resume DIR goes on", err=True)
-        sys.exit(INTERRUPTED)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = INTERRUPTED
     except Exception as error:
         # Typer's own usage errors (an unknown option, a missing argument) know how to show themselves.
         show = getattr(error, "show", None)
         if show is None:
             raise
         show()
-        sys.exit(USAGE)
+        code = USAGE
+    if code == INTERRUPTED:
+        typer.echo("fedrecall-sim: interrupted; what was finished is kept: fedrecall-sim resume DIR goes on", err=True)
+    sys.exit(code)
 
 
 def _cache() -> Path:
@@ -256,3 +257,7 @@ def _end(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if summary["stopped"] == "no quorum":
         typer.echo("fedrecall-sim: too few clients answered in three rounds in a row; the run ended early", err=True)
         raise typer.Exit(NO_QUORUM)
+
+
+if __name__ == "__main__":
+    main()

@@ -78,8 +78,9 @@ def write_model(path: Path, job: Job, state: State, world: World) -> None:
 
     bucket = bucket_of(world.catalogue.ids, job.encoder.buckets)
     arrays["items"] = item_vectors(job.encoder, state.parameters, text, bucket)
-    public = {"catalogue": job.catalogue, "rank": str(job.encoder.rank), "buckets": str(job.encoder.buckets)}
-    write_atomically(path, save(arrays, metadata=public))
+    # One metadata entry: safetensors writes several in an order that changes from run to run.
+    public = json.dumps({"catalogue": job.catalogue, "rank": job.encoder.rank, "buckets": job.encoder.buckets})
+    write_atomically(path, save(arrays, metadata={"fedrecall": public}))
 
 
 def _summary(config: SimulationConfig, world: World, job: Job, state: State, stopped: Stopped) -> Row:

@@ -124,9 +124,7 @@ def _execute(
     seed: Seed = None if config.seed == "none" else config.seed
     with ExitStack() as stack:
         try:
-            host, ledger = _open(folder, world, job, state, seed)
-            stack.callback(host.close)
-            stack.callback(ledger.close)
+            host, ledger = _open(folder, world, job, state, seed, stack)
             attempts: dict[Any, int] = {}
             if state is None:
                 state = initial_state(job, generator(seed, "model"))
@@ -143,7 +141,9 @@ def _execute(
     return finish(config, folder, world, job, end, stopped, wall_seconds=time.monotonic() - began, peak_mb=peak_mb())
 
 
-def _open(folder: Path, world: World, job: Job, state: State | None, seed: Seed) -> tuple[Host, Ledger]:
+def _open(
+    folder: Path, world: World, job: Job, state: State | None, seed: Seed, stack: ExitStack
+) -> tuple[Host, Ledger]:
     """The two ledgers, at the checkpoint when the simulation is seeded, else as they are."""
     server, clients = folder / SERVER_LEDGER, folder / CLIENT_LEDGER
     if seed is not None and state is None:
@@ -159,6 +159,7 @@ def _open(folder: Path, world: World, job: Job, state: State | None, seed: Seed)
     else:
         genesis = {"kind": "simulation", "run": job.run, "plan": asdict(job.plan), "catalogue": job.catalogue}
         ledger = create_ledger(server, server_key, genesis)
+    stack.callback(ledger.close)
     host = Host(
         stores_of(world, job.users_per_client),
         world.catalogue,
@@ -167,6 +168,7 @@ def _open(folder: Path, world: World, job: Job, state: State | None, seed: Seed)
         client_randomness(seed),
         replay_from=at.get(CLIENT_LEDGER),
     )
+    stack.callback(host.close)
     return host, ledger
 
 

@@ -3,8 +3,8 @@
 Currency: rho-zCDP of the Gaussian mechanism (Bun and Steinke 2016, Proposition 1.6): ``rho = Delta^2 / (2 sigma^2)``.
 It adds up over releases, plans and years, also when later releases are chosen after seeing earlier ones
 (Lemma 2.3 there), and needs no library on a device. The claim that is printed is tightened: a composition of
-Gaussian mechanisms with total ``rho`` is one Gaussian mechanism of noise multiplier ``1 / sqrt(2 rho)``, whose privacy-loss
-distribution gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package).
+Gaussian mechanisms with total ``rho`` is one Gaussian mechanism of noise multiplier ``1 / sqrt(2 rho)``, whose
+privacy-loss distribution gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package).
 
 This file knows nothing of clipping, participation or who draws noise: ``shared/privacy/plan.py`` couples them.
 """
@@ -16,18 +16,19 @@ from functools import lru_cache
 from typing import Final
 
 ACCOUNTANT: Final = "zCDP budget; printed epsilon: Gaussian PLD upper bound (dp-accounting)"
-_GRID: Final = 1e-4  # discretisation of the privacy loss: bounds rise by less than 1e-4 for 2e-5 more
+_GRID: Final = 1e-3  # discretisation of the privacy loss, finer where the loss is small: epsilon rises by less than 1e-5
 
 
 def rho_of(noise_multiplier: float, count: int = 1) -> float:
     """``rho`` of ``count`` Gaussian releases, each with ``sigma = noise_multiplier * sensitivity``.
 
-    Formal guarantees: the composition is ``count / (2 noise_multiplier^2)``-zCDP under the adjacency that the sensitivity
-    was computed for. Edge cases: ``count = 0`` costs 0; ``noise_multiplier = 0`` costs infinity.
+    Formal guarantees: the composition is ``count / (2 noise_multiplier^2)``-zCDP under the adjacency that the
+    sensitivity was computed for. Edge cases: ``count = 0`` costs 0; ``noise_multiplier = 0`` costs infinity.
     """
     if count == 0:
         return 0.0
-    return math.inf if noise_multiplier == 0 else count / (2.0 * noise_multiplier**2)
+    # Divided twice: the square of a tiny or a huge multiplier is outside the range of a double.
+    return math.inf if noise_multiplier == 0 else count / 2.0 / noise_multiplier / noise_multiplier
 
 
 def noise_multiplier_for(rho: float, count: int = 1) -> float:
@@ -38,17 +39,19 @@ def noise_multiplier_for(rho: float, count: int = 1) -> float:
 def epsilon_by_zcdp(rho: float, delta: float) -> float:
     """``epsilon`` that ``rho`` implies at ``delta``, by the standard conversion; needs no library.
 
-    Formal guarantees: rho-zCDP implies ``(rho + 2 sqrt(rho ln(1/delta)), delta)``-DP (Bun and Steinke 2016, Proposition 1.3).
-    An upper bound, looser than :func:`epsilon_by_pld`. Edge cases: 0 for ``rho = 0``, infinity for infinity.
+    Formal guarantees: rho-zCDP implies ``(rho + 2 sqrt(rho ln(1/delta)), delta)``-DP (Bun and Steinke 2016,
+    Proposition 1.3). An upper bound, looser than :func:`epsilon_by_pld`. Edge cases: 0 for ``rho = 0``, infinity for
+    infinity.
     """
-    return rho + 2.0 * math.sqrt(rho * math.log(1.0 / delta)) if rho > 0 else 0.0
+    return rho + 2.0 * math.sqrt(rho * -math.log(delta)) if rho > 0 else 0.0
 
 
 @lru_cache(maxsize=4096)
 def epsilon_by_pld(rho: float, delta: float) -> float:
     """Upper bound of ``epsilon`` at ``delta`` for Gaussian releases of total ``rho``.
 
-    Formal guarantees: pessimistic discretisation, so never below the true epsilon of the composed Gaussian mechanism.
+    Formal guarantees: pessimistic discretisation, so never below the true epsilon of the composed Gaussian mechanism;
+    the smaller of two upper bounds where the zCDP conversion should be smaller.
     Edge cases: 0 for ``rho = 0``; infinity for infinite ``rho``.
     """
     if rho <= 0:
@@ -58,9 +61,13 @@ def epsilon_by_pld(rho: float, delta: float) -> float:
     from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415 - heavy; a device never needs it
 
     loss = pld.from_gaussian_mechanism(
-        1.0 / math.sqrt(2.0 * rho), value_discretization_interval=_GRID, use_connect_dots=True
+        1.0 / math.sqrt(2.0 * rho),
+        # What is cut off counts as a certain loss, so it has to stay far below delta.
+        log_mass_truncation_bound=min(-50.0, math.log(delta) - 20.0),
+        value_discretization_interval=_GRID * min(1.0, math.sqrt(rho)),
+        use_connect_dots=True,
     )
-    return float(loss.get_epsilon_for_delta(delta))
+    return min(float(loss.get_epsilon_for_delta(delta)), epsilon_by_zcdp(rho, delta))
 
 
 def epsilon_exact(rho: float, delta: float) -> float:
@@ -85,7 +92,7 @@ def rho_for(epsilon: float, delta: float) -> float:
     Calibrated on the exact curve, then checked on the PLD bound and lowered until that bound holds too, so that a plan
     never prints more than it was asked for.
     """
-    low, high = 0.0, epsilon + 10.0 * math.log(1.0 / delta)
+    low, high = 0.0, epsilon - 10.0 * math.log(delta)
     for _ in range(200):
         middle = (low + high) / 2.0
         low, high = (middle, high) if epsilon_exact(middle, delta) <= epsilon else (low, middle)

@@ -23,26 +23,33 @@ def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDAr
         (units, d) int32 rows with L2 norm at most ``steps``.
 
     Formal guarantees:
-        The sum over rows has L2 sensitivity ``steps`` under zero-out adjacency (one row replaced by zeros), whatever the
-        rows hold.
+        The sum over rows has L2 sensitivity ``steps`` under zero-out adjacency (one row replaced by zeros), whatever
+        the rows hold.
 
     Edge cases:
         a row with a NaN or an infinity -> zeros (never an error, which would tell the server something);
         an empty history (a zero row) -> zeros; a row far outside the clip -> norm ``steps`` or less;
         integer rows -> treated as reals; no rows -> an empty array.
+
+    Raises:
+        ValueError: ``clip`` is not a finite number above 0, or ``steps`` does not fit int32 (a wrong call, not input).
     """
+    if not (0 < clip < np.inf and 0 < steps < 2**31):
+        raise ValueError(f"clip {clip} must be finite and above 0, steps {steps} between 1 and 2^31 - 1")
     rows = np.asarray(vectors, dtype=np.float64)
-    finite = np.isfinite(rows).all(axis=1)
-    rows = np.where(finite[:, None], rows, 0.0)
+    finite = np.isfinite(rows).all(axis=1, keepdims=True)
+    rows = np.where(finite, rows, 0.0)
     # Dividing by the largest entry first keeps the squares finite for every finite double.
     largest = np.abs(rows).max(axis=1, initial=0.0)
     unit = rows / np.where(largest > 0, largest, 1.0)[:, None]
     norm = np.sqrt(np.einsum("ij,ij->i", unit, unit))
     with np.errstate(over="ignore"):  # an infinite length is clipped like any other
         length = np.minimum(largest * norm, clip)
-    scale = np.where(norm > 0, length / np.where(norm > 0, norm, 1.0), 0.0) * (steps / clip)
-    # One part in 10^12 inside, so that the rounding of the lines above can never step over the bound.
-    return np.trunc(unit * (scale * (1.0 - 1e-12))[:, None]).astype(np.int32)
+    # Of ``length / clip <= 1`` nothing can overflow, however small the clip is.
+    scale = length / clip * steps / np.where(norm > 0, norm, 1.0)
+    # Adding d squares errs by at most d rounding errors: that much inside, no rounding can step over the bound.
+    inside = 1.0 - (rows.shape[1] + 16) * np.finfo(np.float64).eps
+    return np.trunc(unit * (scale * inside)[:, None]).astype(np.int32)
 
 
 def grid_steps(dimension: int) -> int:

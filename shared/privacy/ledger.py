@@ -145,7 +145,11 @@ def create_ledger(path: Path, signer: Ed25519PrivateKey, genesis: Event) -> Ledg
         raise LedgerError(f"{path}: a ledger exists already; a ledger is never overwritten")
     handle = _locked(path)
     ledger = Ledger(path, signer, handle, 0, GENESIS)
-    ledger.append([{**genesis, "type": "plan", "key": public_hex(signer)}])
+    try:
+        ledger.append([{**genesis, "type": "plan", "key": public_hex(signer)}])
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 

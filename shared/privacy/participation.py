@@ -1,7 +1,7 @@
 """How often a client may contribute, and whom the server may therefore still ask.
 
-The claim rests on a count, not on luck of sampling: a client contributes to at most K rounds, and its own gate enforces K,
-so any choice of cohorts by the server is covered. This file knows nothing of clipping, noise or accounting.
+The claim rests on a count, not on luck of sampling: a client contributes to at most K rounds, and its own gate enforces
+K, so any choice of cohorts by the server is covered. This file knows nothing of clipping, noise or accounting.
 """
 
 from __future__ import annotations
@@ -28,5 +28,6 @@ def choose(candidates: Sequence[str], used: Mapping[str, int], size: int, rng: n
     """
     if size >= len(candidates):
         return list(candidates)
-    order = np.lexsort((rng.random(len(candidates)), [used.get(client, 0) for client in candidates]))
+    asked = np.array([used.get(client, 0) for client in candidates])
+    order = np.lexsort((rng.random(len(candidates)), asked))
     return [candidates[i] for i in sorted(order[:size])]

@@ -176,7 +176,7 @@ def effective_coverage(exposures: IntArray, m: float) -> float:
     return float(np.mean(exposures >= m)) if exposures.size else 0.0
 
 
-def gini(exposures: IntArray | FloatArray) -> float:
+def gini(exposures: NDArray[np.number]) -> float:
     """Gini index of the exposure over the whole catalogue: 0 = all equal, near 1 = one item takes all.
 
     Args:
@@ -193,7 +193,7 @@ def gini(exposures: IntArray | FloatArray) -> float:
     return float(ranks @ np.sort(exposures) / (n_items * total))
 
 
-def head_share(exposures: IntArray | FloatArray, fraction: float = HEAD_FRACTION) -> float:
+def head_share(exposures: NDArray[np.number], fraction: float = HEAD_FRACTION) -> float:
     """Share of all exposure that the ``fraction`` most exposed items take (at least one item), in [0, 1]."""
     total = float(exposures.sum())
     if total <= 0.0:

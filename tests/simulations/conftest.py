@@ -261,3 +261,43 @@ def run_folder(tmp_path):
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """A folder of behaviour small enough to run in a second: 24 users, 40 items with text and categories."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("tiny-data")
+    kinds = ["garden tool", "kitchen pot", "paper lantern", "wooden toy"]
+    items = ["id,title,text,categories"]
+    items += [f"i{n},{kinds[n % 4]} {n},a {kinds[n % 4]} for the house number {n},{kinds[n % 4].split()[0]}" for n in range(40)]
+    rows = ["user,item,time,kind"]
+    for user in range(24):
+        liked = rng.permutation(10)[:10] * 4 + user % 4
+        other = rng.permutation(40)[:6]
+        for step, item in enumerate(dict.fromkeys([*liked, *other])):
+            rows.append(f"u{user},i{item},{1_600_000_000 + 1000 * step + user},{'purchase' if step % 3 else 'view'}")
+    (folder / "items.csv").write_text("\n".join(items) + "\n")
+    (folder / "interactions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_data):
+    """Resolve a configuration on the tiny data: ``tiny("rounds=3", seed=1)``."""
+    from simulations.config import resolve
+
+    def config(*sets: str, seed: int | None = 1):
+        fixed = ["rounds=3", "model.text_encoder=none", "model.rank=4", "policy.measure_every=2", "training.context=8"]
+        fixed += ["training.targets=4", "training.negatives=8", "privacy.delta=1e-3", "policy.k=10", "policy.depth=20"]
+        return resolve("synthetic", sets=[*fixed, *sets], seed=seed, data=tiny_data)
+
+    return config
+
+
+@pytest.fixture
+def silent():
+    """A screen that says nothing and remembers its rows in ``rows``."""
+    from simulations.run import Screen
+
+    return Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)

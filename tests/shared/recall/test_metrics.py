@@ -242,6 +242,13 @@ def test_users_without_a_relevant_item_are_left_out_of_everything():
     assert sums.exposure.tolist() == [1] * 20 + [0] * 10
 
 
+def test_slots_beyond_the_measured_length_are_no_exposure():
+    relevant = np.ones((1, 30), dtype=bool)
+    sums = RankingSums.of(np.arange(25)[None, :], relevant)
+    assert sums.exposure.sum() == 20
+    assert sums.reduce()["recall@20"] == pytest.approx(20 / 30)
+
+
 def test_no_users_reduce_to_zeros():
     assert set(RankingSums.empty(5).reduce().values()) == {0.0}
 

@@ -1,0 +1,357 @@
+"""A simulated run: what it leaves behind, that it repeats itself, and that nothing interrupts it for good."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from shared.errors import ConfigError, DataError, LedgerError, PlanError, RunError
+from shared.privacy.ledger import read_ledger
+from simulations.run import Screen, new_run, resume_run
+
+REPEATED = ("model.safetensors", "ledger.jsonl", "clients.jsonl", "checkpoint.safetensors")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the code catches it."""
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run(tmp_path, tiny, cache, silent):
+    def start(name, *sets, seed=1, screen=silent):
+        return new_run(tiny(*sets, seed=seed), tmp_path / name, cache=cache, source=None, screen=screen)
+
+    return start
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in REPEATED}
+
+
+def rows(folder: Path) -> list[dict]:
+    """Rows without what a clock says."""
+    out = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in out]
+
+
+def test_a_run_leaves_everything_that_its_users_need(run, tmp_path):
+    summary = run("a")
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert {"config.toml", "rounds.jsonl", "ledger.jsonl", "model.safetensors", "summary.json", "report.html"} <= names
+    assert json.loads((tmp_path / "a" / "summary.json").read_text()) == summary
+    wanted = "preset split seed unit trust adjacency delta participations epsilon epsilon_claims epsilon_by_kind"
+    wanted += " epsilon_if_others_collude covers_tuning test valid wall_seconds client_updates peak_rss_mb"
+    assert set(wanted.split()) | {"secure_aggregation"} <= set(summary)
+    assert {"recall@10", "ndcg@10", "coverage@10", "gini@10"} <= set(summary["test"])
+    assert [row["round"] for row in rows(tmp_path / "a")] == [1, 2, 3]
+    assert summary["client_updates"] == 3 * 24
+
+
+def test_the_claim_is_what_was_asked_for_and_covers_every_kind_of_release(run):
+    summary = run("a", "privacy.epsilon=4")
+    assert 3.99 < summary["epsilon"] <= 4.0
+    assert set(summary["epsilon_by_kind"]) == {"update", "measurement", "statistics"}
+    assert all(0 < part < 4.0 for part in summary["epsilon_by_kind"].values())
+    assert summary["epsilon_if_others_collude"] > summary["epsilon"]
+
+
+def test_estimates_and_oracle_values_never_share_a_name_space(run, tmp_path):
+    run("a")
+    measured = [row for row in rows(tmp_path / "a") if row["estimate"]]
+    assert [row["round"] for row in measured] == [2, 3]
+    for row in measured:
+        given = [value for value in row["estimate"].values() if value is not None]
+        assert all({"value", "low", "high"} <= set(value) for value in given)
+        assert all(isinstance(value, float) for value in row["oracle"].values())
+
+
+def test_without_noise_the_estimate_is_the_oracle(run, tmp_path):
+    run("a", "privacy.epsilon=none")
+    for row in rows(tmp_path / "a"):
+        for name, estimate in (row["estimate"] or {}).items():
+            assert estimate["value"] == pytest.approx(row["oracle"][name], abs=1e-3), name
+
+
+def test_no_differential_privacy_is_said_and_claims_nothing(run):
+    summary = run("a", "privacy.epsilon=none")
+    assert summary["epsilon"] is None
+    assert set(summary["epsilon_claims"].values()) == {None}
+    assert summary["covers"].startswith("Nothing")
+
+
+def test_a_seed_repeats_a_run_to_the_byte_and_another_seed_does_not(run, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(f"{name}/run", seed=seed)
+    assert digests(tmp_path / "a" / "run") == digests(tmp_path / "b" / "run")
+    assert rows(tmp_path / "a" / "run") == rows(tmp_path / "b" / "run")
+    assert digests(tmp_path / "a" / "run") != digests(tmp_path / "c" / "run")
+
+
+def _interrupt_at(monkeypatch, sync: int) -> None:
+    """Die at the n-th sync to disk, counted over the whole process: before the bytes are known to be there."""
+    real, count = os.fsync, [0]
+
+    def fsync(handle):
+        count[0] += 1
+        if count[0] == sync:
+            raise Killed
+        return real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def _syncs(monkeypatch, start) -> int:
+    real, count = os.fsync, [0]
+
+    def fsync(handle):
+        count[0] += 1
+        return real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        start()
+    return count[0]
+
+
+def test_a_seeded_run_killed_at_any_sync_and_resumed_ends_with_the_same_bytes(run, tmp_path, cache, silent, monkeypatch):
+    total = _syncs(monkeypatch, lambda: run("whole/run"))
+    whole = tmp_path / "whole" / "run"
+    assert total > 20
+    for sync in range(4, total - 3):  # the first ones write the configuration and keys, the last ones the summary
+        folder = tmp_path / f"cut{sync}" / "run"
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, sync)
+            with pytest.raises(Killed):
+                run(f"cut{sync}/run")
+        resume_run(folder, cache=cache, source=None, screen=silent)
+        assert digests(folder) == digests(whole), f"killed at sync {sync} of {total}"
+        assert rows(folder) == rows(whole)
+
+
+def test_an_interrupt_while_waiting_for_a_person_to_read_is_resumed(run, tmp_path, cache, silent):
+    def stop(row, _total):
+        if row["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("cut/run", screen=Screen(silent.say, stop))
+    run("whole/run")
+    resume_run(tmp_path / "cut" / "run", cache=cache, source=None, screen=silent)
+    assert digests(tmp_path / "cut" / "run") == digests(tmp_path / "whole" / "run")
+
+
+def test_without_a_seed_a_retried_round_is_a_new_intent_and_a_new_charge(run, tmp_path, cache, silent, monkeypatch):
+    folder = tmp_path / "cut"
+    stopped = []
+
+    def stop(row, _total):
+        stopped.append(row)
+        _interrupt_at(monkeypatch, 3)  # in the next round, after the intents
+
+    with pytest.raises(Killed):
+        run("cut", "seed=none", seed=None, screen=Screen(silent.say, stop))
+    monkeypatch.undo()
+    summary = resume_run(folder, cache=cache, source=None, screen=silent)
+    intents = [line.event for line in read_ledger(folder / "ledger.jsonl") if line.event["type"] == "intent"]
+    second = [event["attempt"] for event in intents if event["round"] == 2 and event["release"] == "update"]
+    assert second == [1, 2]
+    # K participations are paid for; the round that was tried twice leaves none for the last one.
+    assert summary["stopped"] == "budget exhausted"
+    assert summary["epsilon"] <= 8.0
+    assert summary["rounds_done"] == 2
+
+
+def test_participations_used_up_end_the_run_cleanly(run):
+    summary = run("a", "privacy.participations=2")
+    assert (summary["stopped"], summary["rounds_done"]) == ("budget exhausted", 2)
+    assert 0 < summary["epsilon"] <= 8.0
+    assert summary["test"]["recall@10"] > 0
+
+
+def test_cohorts_of_a_part_spread_participations_evenly(run, tmp_path):
+    summary = run("a", "cohort.size=8", "rounds=6")
+    assert summary["participations"] == 2
+    asked: dict[str, int] = {}
+    for line in read_ledger(tmp_path / "a" / "ledger.jsonl"):
+        if line.event["type"] == "intent" and line.event["release"] == "update":
+            for client in line.event["cohort"]:
+                asked[client] = asked.get(client, 0) + 1
+    assert set(asked.values()) == {2}
+    assert len(asked) == 24
+
+
+@pytest.mark.parametrize("trust", ["local", "central", "distributed"])
+def test_every_trust_runs_and_claims_against_whom_it_can(run, trust):
+    summary = run("a", f"privacy.trust={trust}", "users_per_client=6")
+    claims = summary["epsilon_claims"]
+    assert claims["recipients"] <= 8.0
+    assert (claims["server"] is None) == (trust == "central")
+    assert summary["clients"] == 4
+
+
+def test_unit_interaction_runs_under_local_trust(run):
+    summary = run("a", "privacy.unit=interaction", "privacy.trust=local")
+    assert (summary["unit"], summary["trust"]) == ("interaction", "local")
+    assert summary["epsilon"] <= 8.0
+
+
+@pytest.mark.parametrize("setting", ["training.loss=bpr", "training.loss=squared", "policy.local_iterations=2"])
+@pytest.mark.parametrize("optimizer", ["fedavg", "fedadagrad"])
+def test_losses_iterations_and_optimizers_run(run, setting, optimizer):
+    assert run("a", setting, f"training.server_optimizer={optimizer}")["stopped"] == "finished"
+
+
+def test_a_frozen_policy_never_moves(run, tmp_path):
+    run("a", "policy.freeze=true", "rounds=4")
+    decisions = [row["decision"] for row in rows(tmp_path / "a") if row["estimate"]]
+    assert decisions[0] == "frozen"
+    assert {row["policy"]["version"] for row in rows(tmp_path / "a")} == {1}
+
+
+def test_silos_and_devices_send_the_same_integers_before_noise(run, tmp_path):
+    """943 clients of one user or 2 of 472: without noise the model must not know (here 24 and 2)."""
+    run("one/run", "privacy.epsilon=none")
+    run("many/run", "privacy.epsilon=none", "users_per_client=12")
+    sums = [
+        [e.event["sum"] for e in read_ledger(tmp_path / name / "run" / "ledger.jsonl") if e.event["type"] == "result"]
+        for name in ("one", "many")
+    ]
+    assert sums[0] == sums[1]
+
+
+def test_the_ledgers_verify_and_every_client_pays_before_it_answers(run, tmp_path):
+    run("a")
+    seen: set[tuple[str, int, str]] = set()
+    for line in read_ledger(tmp_path / "a" / "clients.jsonl"):
+        event = line.event
+        if event["type"] == "intent":
+            assert event["noise_source"] == "seeded"
+            seen.add((event["client"], event["round"], event["release"]))
+        if event["type"] == "result":
+            assert (event["client"], event["round"], event["release"]) in seen
+    assert len(seen) == 24 * (1 + 3 + 2)
+
+
+class TestBadInput:
+    def test_a_folder_in_use_is_refused_and_untouched(self, run, tmp_path):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "notes.txt").write_text("mine")
+        with pytest.raises(RunError, match=r"not empty; choose another --out"):
+            run("a")
+        assert os.listdir(tmp_path / "a") == ["notes.txt"]
+
+    def test_a_read_only_place_is_one_sentence(self, run, tmp_path, monkeypatch):
+        def refuse(*_args, **_kwargs):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(RunError, match=r"cannot be written \(Permission denied\)"):
+            run("a")
+
+    def test_a_full_disk_keeps_what_was_finished_and_resumes(self, run, tmp_path, cache, silent, monkeypatch):
+        real, count = os.fsync, [0]
+
+        def full(handle):
+            count[0] += 1
+            if count[0] > 18:
+                raise OSError(28, "No space left on device")
+            return real(handle)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(RunError, match=r"No space left on device.*fedrecall-sim resume"):
+                run("a/run")
+        run("whole/run")
+        resume_run(tmp_path / "a" / "run", cache=cache, source=None, screen=silent)
+        assert digests(tmp_path / "a" / "run") == digests(tmp_path / "whole" / "run")
+
+    @pytest.mark.parametrize(
+        ("setting", "error", "sentence"),
+        [
+            ("privacy.epsilon=0", PlanError, r"epsilon 0.0 must be above 0"),
+            ("privacy.epsilon=-3", PlanError, r"epsilon -3.0 must be above 0"),
+            ("privacy.epsilon=1e9", PlanError, r"at most 100"),
+            ("privacy.delta=0.5", PlanError, r"delta 0.5 must be below 1/users"),
+            ("cohort.size=25", ConfigError, r"cohort.size = 25.*24 clients"),
+            ("cohort.size=0", ConfigError, r"cohort.size = 0"),
+            ("privacy.unit=interaction", PlanError, r"'interaction' needs privacy.trust 'local'"),
+            ("data.split=loo2", ConfigError, r"data.split = 'loo2'"),
+            ("privacy.epsilom=3", ConfigError, r"unknown key privacy.epsilom; did you mean privacy.epsilon\?"),
+        ],
+    )
+    def test_impossible_settings_are_refused_before_anything_is_written(self, run, tmp_path, setting, error, sentence):
+        with pytest.raises(error, match=sentence):
+            run("a", setting)
+        assert not (tmp_path / "a").exists()
+
+    def test_resuming_nothing_or_something_finished_is_one_sentence(self, run, tmp_path, cache, silent):
+        with pytest.raises(RunError, match="no run here"):
+            resume_run(tmp_path / "nowhere", cache=cache, source=None, screen=silent)
+        run("a")
+        with pytest.raises(RunError, match="has ended already"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_a_changed_configuration_does_not_continue_a_seeded_run(self, run, tmp_path, cache, silent, monkeypatch):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            _interrupt_at(patch, 20)
+            run("a")
+        config = tmp_path / "a" / "config.toml"
+        config.write_text(config.read_text().replace("negatives = 8", "negatives = 9"))
+        with pytest.raises(LedgerError, match="differs from what was written before"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_a_broken_checkpoint_is_named(self, run, tmp_path, cache, silent, monkeypatch):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            _interrupt_at(patch, 20)
+            run("a")
+        (tmp_path / "a" / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+        with pytest.raises(RunError, match="no readable checkpoint"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_people_without_enough_history_for_the_split(self, tmp_path, tiny, cache, silent):
+        folder = tmp_path / "short"
+        folder.mkdir()
+        (folder / "items.csv").write_text("id,title,text\na,A,one\nb,B,two\n")
+        (folder / "interactions.csv").write_text("user,item,time\nu,a,1\nv,b,2\n")
+        config = tiny(f'data.name="{folder}"')
+        with pytest.raises((ConfigError, DataError), match="enough history"):
+            new_run(config, tmp_path / "a", cache=cache, source=None, screen=silent)
+
+
+@pytest.mark.slow
+def test_a_run_killed_for_real_is_resumed_by_the_command(tmp_path, tiny_data):
+    sets = ["rounds=60", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3"]
+    command = [sys.executable, "-m", "simulations.cli"]
+    run = [*command, "run", "synthetic", "--data", str(tiny_data), "--seed", "1", "--quiet"]
+    run += [part for pair in sets for part in ("--set", pair)]
+    subprocess.run([*run, "--out", str(tmp_path / "whole" / "run")], check=True, capture_output=True)
+    cut = tmp_path / "cut" / "run"
+    process = subprocess.Popen([*run, "--out", str(cut)])
+    while not (cut / "rounds.jsonl").exists() or len((cut / "rounds.jsonl").read_bytes().splitlines()) < 5:
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, "resume", str(cut), "--quiet"], check=True, capture_output=True)
+    assert digests(cut) == digests(tmp_path / "whole" / "run")
+
+
+def test_the_model_file_has_what_a_device_needs(run, tmp_path):
+    run("a")
+    model = load_file(tmp_path / "a" / "model.safetensors")
+    assert {"items", "projection", "identity", "bias", "behaviour", "prior"} <= set(model)
+    assert model["items"].shape == (40, 4)
+    assert all(np.isfinite(part).all() for part in model.values())
