@@ -152,7 +152,7 @@ def _exposures(counts: Vector, noise: float, at_least: int, k: int, rng: np.rand
     }
 
 
-def deconvolve(counts: Vector, noise: float, *, points: int = 160, passes: int = 300) -> tuple[Vector, Vector]:
+def deconvolve(counts: Vector, noise: float, *, points: int = 160, passes: int = 3000) -> tuple[Vector, Vector]:
     """The distribution of true counts that makes the noisy ones likeliest.
 
     Args:

@@ -16,7 +16,9 @@ from functools import lru_cache
 from typing import Final
 
 ACCOUNTANT: Final = "zCDP budget; printed epsilon: Gaussian PLD upper bound (dp-accounting)"
-_GRID: Final = 1e-3  # discretisation of the privacy loss, finer where the loss is small: epsilon rises by less than 1e-5
+_GRID: Final = (
+    1e-3  # discretisation of the privacy loss, finer where the loss is small: epsilon rises by less than 1e-5
+)
 
 
 def rho_of(noise_multiplier: float, count: int = 1) -> float:

@@ -1,11 +1,12 @@
 """The ledger: append-only, hash-chained JSON lines; round heads signed with Ed25519.
 
-One line::
+One line, its keys sorted, no spaces, nothing else: a line has one spelling, and every other is refused::
 
-    {"seq": 7, "prev": "<sha256 of line 6>", "event": {"type": "intent", ...}, "hash": "<sha256 of seq, prev, event>"}
+    {"event":{"type":"intent",...},"hash":"<sha256 of seq, prev, event>","prev":"<hash of line 6>","seq":7}
 
-Types of event: ``plan`` (the first line: kind, plan, public key), ``intent`` (before anything is drawn or sent), ``result``,
-``decline``, ``decision``, ``head`` (closes a round: signature over the chain so far). Many lines, one sync.
+Types of event: ``plan`` (the first line: kind, plan, public key), ``intent`` (before anything is drawn or sent),
+``result``, ``decline``, ``decision``, ``head`` (closes a round: its number and the chain so far, signed). Many lines, one
+sync. What stands after the last head is chained, not signed.
 
 A seeded simulation that was killed replays its rounds: a line that is appended again with the same bytes is recognised
 and charged once. Without a seed nothing is recognised: a retried round is a new intent and a new charge.

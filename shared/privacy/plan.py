@@ -1,8 +1,8 @@
 """The privacy plan: the frozen, public contract that couples participation, clipping, noise and accounting.
 
-Nothing else may couple them, so the accountant can only be told what really runs. Adjacency is zero-out: one unit's whole
-contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total ``rho`` (zCDP),
-split by public shares between updates, measurements and one-off statistics.
+Nothing else may couple them, so the accountant can only be told what really runs. Adjacency is zero-out: one unit's
+whole contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total ``rho``
+(zCDP), split by public shares between updates, measurements and one-off statistics.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 from shared.errors import PlanError
 from shared.privacy import accounting
@@ -27,7 +27,12 @@ RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics")
 ADJACENCY: Final = "zero-out"
 ROUND_EPSILON_CAP: Final = 50.0
 TOTAL_EPSILON_CAP: Final = 100.0
+SMALLEST_DELTA: Final = 1e-100
 MODULUS_BITS: Final = 32
+SMALLEST_SHARE: Final = 2.0  # grid units: below, a sum of discrete Gaussians is not one (Kairouz, Liu, Steinke 2021)
+REACH: Final = 16.0  # standard deviations that no noise goes beyond
+# A discrete Gaussian is a rounded Gaussian of this much less variance, up to 1e-16 (docs/privacy.md); grid units squared.
+ROUNDING: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class Mechanism:
         steps: integer grid points per clip norm.
         noise_multiplier: sigma of the *sum* over the smallest honest set, per clip norm; 0 = no noise.
         inner_steps: noisy local steps behind one release (trust local), else 1.
-        sensitivity: L2 sensitivity of the sum per clip norm: 1 for unit user (a whole contribution becomes zero), 2 for unit
-            interaction (without one event a clipped contribution becomes another clipped one).
+        sensitivity: L2 sensitivity of the sum per clip norm: 1 for unit user (a whole contribution becomes zero), 2 for
+            unit interaction (without one event a clipped contribution becomes another clipped one).
     """
 
     participations: int
@@ -55,6 +60,12 @@ class Mechanism:
     def rho(self) -> float:
         """What one release costs its unit, in zCDP."""
         return accounting.rho_of(self.noise_multiplier / self.sensitivity, self.inner_steps)
+
+    @property
+    def claimed_rho(self) -> float:
+        """As :attr:`rho`, of the real-valued Gaussian that integer noise is the rounding of: what PLD claims rest on."""
+        variance = self.noise_multiplier * self.noise_multiplier - ROUNDING / (self.steps * self.steps)
+        return accounting.rho_of(math.sqrt(max(variance, 0.0)) / self.sensitivity, self.inner_steps)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class PrivacyPlan:
 
     @property
     def honest(self) -> int:
-        """h: honest survivors that the noise is sized for, ``ceil((1 - collusion) * smallest_cohort)``, at least one."""
+        """h: honest survivors that make up the noise, ``ceil((1 - collusion) * smallest_cohort)``, at least one."""
         return max(1, math.ceil((1.0 - self.collusion) * self.smallest_cohort - 1e-9))
 
     def share_sigma(self, release: Release) -> float:
@@ -111,7 +122,10 @@ class PrivacyPlan:
         return sigma
 
     def sum_sigma(self, release: Release, survivors: int) -> float:
-        """Standard deviation, in grid units, of the noise in a sum over ``survivors`` clients."""
+        """Standard deviation, in grid units, of the noise in a sum over ``survivors`` clients.
+
+        Without the noise inside local updates (trust local), whose scale depends on the learning rate.
+        """
         mechanism = self.mechanism(release)
         if self.trust == "central":
             return mechanism.noise_multiplier * mechanism.steps
@@ -119,7 +133,11 @@ class PrivacyPlan:
 
     def spent(self, used: Mapping[Release, int]) -> float:
         """``rho`` of a unit that took part in ``used`` releases of each kind."""
-        return sum(used.get(kind, 0) * self.mechanism(kind).rho for kind in RELEASES)
+        return sum(used[kind] * self.mechanism(kind).rho for kind in RELEASES if used.get(kind, 0))
+
+    def claimed(self, used: Mapping[Release, int]) -> float:
+        """As :meth:`spent`, for the printed claim."""
+        return sum(used[kind] * self.mechanism(kind).claimed_rho for kind in RELEASES if used.get(kind, 0))
 
     def full(self) -> dict[Release, int]:
         """The participations that the plan allows, by kind."""
@@ -148,7 +166,7 @@ class Claims:
 
     @property
     def largest(self) -> float | None:
-        """The largest printed claim; what a summary calls epsilon. Under central trust it holds against recipients only."""
+        """The largest printed claim; what a summary calls epsilon. Under central trust: against recipients only."""
         given = [e for e in (self.everyone, self.recipients, self.server) if e is not None]
         return max(given) if given else None
 
@@ -164,6 +182,7 @@ class Target:
         update_participations: K.
         measurement_participations: measurements one client may take part in.
         local_steps: local iterations per update (they matter to the accounting under trust local only).
+        users: units in all, 0 = one a client; delta must be below 1/users, and their sum must fit the modulus.
     """
 
     kind: Kind
@@ -189,8 +208,8 @@ def make_plan(target: Target) -> PrivacyPlan:
 
     Formal guarantees:
         With at most K participations per kind, contributions clipped per unit and the noise that ``share_sigma`` and
-        ``sum_sigma`` state, all releases of the plan together are ``(epsilon, delta)``-DP for ``target.unit`` under zero-out
-        adjacency; against whom is said by :func:`claims`. No assumption on who chose the cohorts.
+        ``sum_sigma`` state, all releases of the plan together are ``(epsilon, delta)``-DP for ``target.unit`` under
+        zero-out adjacency; against whom is said by :func:`claims`. No assumption on who chose the cohorts.
 
     Edge cases:
         ``epsilon is None`` -> no noise and no claim; a kind with zero participations costs nothing and gets no noise.
@@ -211,7 +230,8 @@ def make_plan(target: Target) -> PrivacyPlan:
         multiplier = 0.0
         if total is not None and counts[kind]:
             share = total * target.shares[kind]
-            multiplier = sensitivity * accounting.noise_multiplier_for(share, counts[kind] * inner_steps)
+            real = sensitivity * accounting.noise_multiplier_for(share, counts[kind] * inner_steps)
+            multiplier = math.hypot(real, math.sqrt(ROUNDING) / steps)
         return Mechanism(counts[kind], clip, steps, multiplier, inner_steps, sensitivity)
 
     plan = PrivacyPlan(
@@ -233,7 +253,7 @@ def make_plan(target: Target) -> PrivacyPlan:
         measurement=mechanism("measurement", 1.0, 1 << 16, 1),
         statistics=mechanism("statistics", 1.0, 1 << 16, 1),
     )
-    _check_rounds(plan)
+    _check_rounds(plan, max(target.users, target.population))
     return plan
 
 
@@ -241,12 +261,13 @@ def claims(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> Clai
     """The printed claims for a unit that took part ``used`` times; None = everything that the plan allows.
 
     Formal guarantees: each number is an upper bound at ``plan.delta`` for the party it names. Trust central gives none
-    against the server, and the sum's noise is the server's own. If all others collude, a distributed share alone is left.
+    against the server, and the sum's noise is the server's own. If all others collude, a distributed share alone is
+    left.
     """
     if plan.epsilon is None:
         return Claims(None, None, None, None)
     counts = plan.full() if used is None else used
-    epsilon = accounting.epsilon_by_pld(plan.spent(counts), plan.delta)
+    epsilon = accounting.epsilon_by_pld(plan.claimed(counts), plan.delta)
     if plan.trust == "central":
         return Claims(everyone=None, recipients=epsilon, server=None, if_others_collude=None)
     alone = epsilon
@@ -263,40 +284,85 @@ def epsilon_by_kind(plan: PrivacyPlan, used: Mapping[Release, int] | None = None
         return None
     counts = plan.full() if used is None else used
     return {
-        kind: accounting.epsilon_by_pld(counts.get(kind, 0) * plan.mechanism(kind).rho, plan.delta)
+        kind: accounting.epsilon_by_pld(counts[kind] * plan.mechanism(kind).claimed_rho, plan.delta)
         for kind in RELEASES
         if counts.get(kind, 0)
     }
 
 
 def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
-    """A plan read back from JSON, field by field, nothing unknown and nothing missing.
+    """A plan read back from JSON: nothing unknown, nothing missing, and no promise that its own noise does not keep.
+
+    Needs no library, so a client applies it to every plan that a server names.
 
     Raises:
-        PlanError: names the field that is unknown, missing or of the wrong kind.
+        PlanError: names the field that is unknown, missing, of the wrong kind or out of range, or the broken promise.
     """
     data = _exactly(raw, PrivacyPlan, "plan")
+    for name, allowed in (("kind", Kind), ("unit", Unit), ("trust", Trust)):
+        if data[name] not in get_args(allowed):
+            raise PlanError(f"plan.{name} {data[name]!r} must be one of {', '.join(get_args(allowed))}")
+    numbers = ["delta", "collusion"] + ([] if data["epsilon"] is None else ["epsilon"])
+    _check_numbers(data, "plan", numbers, ["population", "smallest_cohort", "rounds"])
     for kind in RELEASES:
-        data[kind] = Mechanism(**_exactly(data[kind], Mechanism, f"plan.{kind}"))
+        part = _exactly(data[kind], Mechanism, f"plan.{kind}")
+        _check_numbers(
+            part,
+            f"plan.{kind}",
+            ["clip", "noise_multiplier", "sensitivity"],
+            ["participations", "steps", "inner_steps"],
+        )
+        data[kind] = Mechanism(**part)
     plan = PrivacyPlan(**data)
-    numbers = [plan.delta, plan.collusion, *(n for k in RELEASES for n in asdict(plan.mechanism(k)).values())]
-    if not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
-        raise PlanError("plan: every number must be finite and not negative")
-    if any(plan.mechanism(k).clip <= 0 or plan.mechanism(k).steps <= 0 for k in RELEASES):
-        raise PlanError("plan: clip and steps must be above 0")
+    _check_terms(plan, plan.population)
+    _check_mechanisms(plan)
+    _check_rounds(plan, plan.population)
+    if plan.epsilon is not None:
+        kept = accounting.epsilon_exact(plan.claimed(plan.full()), plan.delta)
+        if kept > plan.epsilon * (1.0 + 1e-6):
+            raise PlanError(f"plan: its noise allows epsilon {kept:.4g}, more than the {plan.epsilon} that it promises")
     return plan
 
 
 def _exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
     names = {f.name for f in fields(shape)}
     if not isinstance(raw, Mapping) or set(raw) != names:
-        got = sorted(raw) if isinstance(raw, Mapping) else type(raw).__name__
+        got = sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__
         raise PlanError(f"{place}: expected exactly the fields {sorted(names)}, got {got}")
     return dict(raw)
 
 
+def _check_numbers(data: Mapping[str, Any], place: str, real: Sequence[str], whole: Sequence[str]) -> None:
+    """Finite and not negative; a whole number where one is counted. NaN fails every comparison."""
+    for name in (*real, *whole):
+        value, types = data[name], (int,) if name in whole else (int, float)
+        if type(value) not in types or not 0 <= value < 1e300:
+            what = "a whole number" if name in whole else "a finite number"
+            raise PlanError(f"{place}.{name} {str(value)[:40]!r} must be {what}, not negative")
+
+
 def _check(t: Target) -> None:
-    """Refuse what promises nothing."""
+    """Refuse a target that promises nothing."""
+    people = max(t.users, t.population)
+    _check_terms(t, people)
+    if not 0 < t.clip < math.inf:
+        raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
+    if t.update_participations < 1:
+        raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
+    if t.measurement_participations < 0 or t.local_steps < 1:
+        raise PlanError(
+            f"{t.measurement_participations} measurements of {t.local_steps} local steps: must be at least 0 and 1"
+        )
+    if not (min(t.shares.values()) >= 0 and abs(sum(t.shares.values()) - 1.0) <= 1e-9):
+        raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
+    if t.epsilon is not None and t.shares["update"] == 0:
+        raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
+    if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
+        raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
+
+
+def _check_terms(t: Target | PrivacyPlan, people: int) -> None:
+    """What a target and a plan state alike."""
     if t.unit == "interaction" and t.trust != "local":
         raise PlanError(
             f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
@@ -306,28 +372,32 @@ def _check(t: Target) -> None:
             f"privacy.epsilon {t.epsilon} must be above 0 and at most {TOTAL_EPSILON_CAP}; larger protects nobody: "
             'write epsilon = "none" to run without differential privacy, openly'
         )
-    if not 0 < t.delta < 1:
-        raise PlanError(f"privacy.delta {t.delta} must lie between 0 and 1")
-    people = max(t.users, t.population)
-    if t.epsilon is not None and t.delta >= 1.0 / people:
+    if not SMALLEST_DELTA <= t.delta < 1:
+        raise PlanError(f"privacy.delta {t.delta} must lie between {SMALLEST_DELTA} and 1")
+    if t.epsilon is not None and t.delta * people >= 1:
         raise PlanError(
             f"privacy.delta {t.delta} must be below 1/users = {1.0 / people:.2g}: else publishing someone passes"
         )
-    if t.clip <= 0 or not math.isfinite(t.clip):
-        raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
     if not 0 <= t.collusion < 1:
         raise PlanError(f"privacy.collusion {t.collusion} must be at least 0 and below 1")
     if not 1 <= t.smallest_cohort <= t.population:
         raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
-    if t.update_participations < 1:
-        raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
-    if any(s < 0 for s in t.shares.values()) or abs(sum(t.shares.values()) - 1.0) > 1e-9:
-        raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
-    if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
-        raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
 
 
-def _check_rounds(plan: PrivacyPlan) -> None:
+def _check_mechanisms(plan: PrivacyPlan) -> None:
+    """What :func:`make_plan` gets right by construction and a plan from elsewhere may not."""
+    sensitivity = 2.0 if plan.unit == "interaction" else 1.0
+    for kind in RELEASES:
+        mechanism = plan.mechanism(kind)
+        if not (mechanism.clip > 0 and mechanism.steps >= 1 and mechanism.inner_steps >= 1):
+            raise PlanError(f"plan.{kind}: clip, steps and inner_steps must be above 0")
+        if mechanism.sensitivity != sensitivity:
+            raise PlanError(
+                f"plan.{kind}.sensitivity {mechanism.sensitivity} must be {sensitivity} for unit {plan.unit!r}"
+            )
+
+
+def _check_rounds(plan: PrivacyPlan, units: int) -> None:
     """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus."""
     for kind in RELEASES:
         mechanism = plan.mechanism(kind)
@@ -338,8 +408,10 @@ def _check_rounds(plan: PrivacyPlan) -> None:
                 f"one {kind} release alone would cost epsilon above {ROUND_EPSILON_CAP}: "
                 "raise its participations or lower privacy.epsilon"
             )
-        reach = plan.population * mechanism.steps + 8.0 * plan.sum_sigma(kind, plan.population)
-        if reach >= 2 ** (MODULUS_BITS - 1):
+        if 0 < plan.sum_sigma(kind, 1) < SMALLEST_SHARE:
             raise PlanError(
-                f"{kind}: {plan.population} clients of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits"
+                f"{kind}: noise of {plan.sum_sigma(kind, 1):.2g} grid units from one party is below {SMALLEST_SHARE}, "
+                "too coarse a grid: lower privacy.epsilon or the smallest cohort"
             )
+        if units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population) >= 2 ** (MODULUS_BITS - 1):
+            raise PlanError(f"{kind}: {units} units of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits")
