@@ -1,7 +1,7 @@
 """The round loop: one round, top to bottom.
 
-A round's intent is in the ledger before anything is sent, its result after; the checkpoint closes it. Whatever kills the
-process in between, ``resume`` goes on from the last checkpoint with the same plan and the true spend.
+A round's intent is in the ledger before anything is sent, its result after; the checkpoint closes it. Whatever kills
+the process in between, ``resume`` goes on from the last checkpoint with the same plan and the true spend.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _header(job: Job, desk: Desk, number: int, kind: Release) -> Header:
 
 
 def _largest(job: Job, kind: Release) -> float:
-    """No honest entry is larger: every unit at its clip, noise at its tail. Local steps add up to more; 2^30 bounds those."""
+    """No honest entry is larger: every unit at its clip, noise at its tail; local steps add up to more, below 2^30."""
     if job.plan.trust == "local" and kind == "update":
         return 2.0**30
     return job.users_per_client * job.plan.mechanism(kind).steps + TAIL * job.plan.share_sigma(kind)

@@ -43,9 +43,10 @@ def behaviour_features(history: History) -> NDArray[np.float32]:
     """What the encoder sees of each row besides the item itself.
 
     Returns:
-        (n, 9) float32: one-hot kind (5), log-scaled count, normalised dwell, rating (0.5 where there is none), recency in
-        0..1 (1 = the user's newest event; halves after about a month). Recency is relative to the user's own newest
-        event, so that nothing depends on a clock.
+        (n, 9) float32: one-hot kind (5), log-scaled count, normalised dwell, rating (0.5 where there is none), recency
+        in 0..1 (1 = the user's newest event; halves after about a month). Recency is relative to the user's own newest
+        event, so that nothing depends on a clock; to the newest that is not held out, so that nothing tells of the
+        others.
     """
     n = len(history)
     out = np.zeros((n, len(KINDS) + 4), np.float32)
@@ -55,7 +56,8 @@ def behaviour_features(history: History) -> NDArray[np.float32]:
     out[:, 5] = np.log1p(history.count) / np.log(2.0) - 1.0
     out[:, 6] = history.dwell
     out[:, 7] = np.where(np.isnan(history.rating), 0.5, history.rating)
-    age = np.maximum(history.time.max() - history.time, 0.0) / DAY
+    newest = history.time.max(where=~history.held_out, initial=-np.inf)
+    age = np.maximum(newest - history.time, 0.0) / DAY
     out[:, 8] = 1.0 / (1.0 + age / 30.0)
     return out
 

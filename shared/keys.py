@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
@@ -19,13 +20,15 @@ def own_key(path: Path, fresh: Ed25519PrivateKey | None = None) -> Ed25519Privat
         fresh: what to write when there is none (a seeded simulation's key); None = a random key.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file holds something else, or cannot be read.
     """
     if path.exists():
         try:
             key = load_pem_private_key(path.read_bytes(), None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise DataError(f"{path}: not an unencrypted PEM private key") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise DataError(f"{path}: expected an Ed25519 key, found another kind")
         return key
@@ -33,4 +36,6 @@ def own_key(path: Path, fresh: Ed25519PrivateKey | None = None) -> Ed25519Privat
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())  # a ledger that outlives its key can never be continued
     return key

@@ -1,4 +1,4 @@
-"""Configuration of a simulation: what a server needs, plus data, seed and engine; presets are TOML files beside this one."""
+"""Configuration of a simulation: what a server needs, plus data, seed and engine; presets are TOML files next door."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The in-process Grid: the same ClientApp logic as a deployment, without processes, sockets or serialisation.
 
-Messages that carry the same content are answered as one batch, a chunk at a time, when they are pulled; so memory holds a
-chunk of answers, not a cohort's.
+Messages that carry the same content are answered as one batch, a chunk at a time, when they are pulled; so memory
+holds a chunk of answers, not a cohort's.
 """
 
 from __future__ import annotations
@@ -77,7 +77,12 @@ class InProcessGrid(Grid):
         answers = answer_all(self._host, clients, batch[0].content)
         return [Message(answers[client], reply_to=message) for client, message in zip(clients, batch, strict=True)]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,  # noqa: ARG002 - Flower's signature; answers are computed here, nothing is waited for
+    ) -> Iterable[Message]:
         """Push and pull until all are answered; ``timeout`` cannot pass, answers are computed here."""
         pending = set(self.push_messages(messages))
         replies: list[Message] = []

@@ -41,8 +41,8 @@ def recommend(
         shown: items to return, at most k.
 
     Returns:
-        ``user, history`` (newest titles), ``recommendations`` with title, score, its parts per feature group, the history
-        item nearest in the learned vectors, and whether the item was held out for the test.
+        ``user, history`` (newest titles), ``recommendations`` with title, score, its parts per feature group, the
+        history item nearest in the learned vectors, and whether the item was held out for the test.
     """
     catalogue, history, policy = world.catalogue, world.histories[user], state.policy
     bucket = bucket_of(catalogue.ids, job.encoder.buckets)

@@ -1,7 +1,8 @@
 """Engine ``ray``: the same ServerApp and ClientApp, started by ``flwr run`` on Flower's own simulation.
 
-A SuperLink of our own, on free ports of the loopback, with its own Flower home inside the run's folder; it is stopped at the
-end, whatever happened. Clients are separate processes here, so nothing is seeded: noise comes from the operating system.
+A SuperLink of our own, on free ports of the loopback, with its own Flower home inside the run's folder; it is stopped
+at the end, whatever happened. Clients are separate processes here, so nothing is seeded: noise comes from the
+operating system.
 """
 
 from __future__ import annotations
@@ -32,9 +33,7 @@ STARTUP: Final = 60.0  # seconds until the SuperLink must answer
 POLL: Final = 1.0
 
 
-def run_on_ray(
-    config: SimulationConfig, folder: Path, *, cache: Path, source: Path | None, screen: Screen
-) -> Row:
+def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: Path | None, screen: Screen) -> Row:
     """Run a configuration with ``flwr run``; arguments and result as :func:`simulations.run.new_run`.
 
     Raises:
@@ -42,7 +41,7 @@ def run_on_ray(
         RunError: Flower's run did not end as ``finished:completed``.
     """
     if config.seed != "none":
-        raise ConfigError('engine = "ray": clients are processes of their own and cannot be seeded; add --set seed=none')
+        raise ConfigError('engine = "ray": clients are separate processes and cannot be seeded; add --set seed=none')
     app = Path(__file__).resolve().parents[1]
     if not (app / "pyproject.toml").exists():
         raise ConfigError("engine = 'ray' bundles the source tree: run from a checkout, or use engine = 'inprocess'")
@@ -53,9 +52,8 @@ def run_on_ray(
     count = write_home(config, world, home, None)
     began = time.monotonic()
     with _superlink(folder / "flower", home) as (environment, address):
-        (folder / "flower" / "config.toml").write_text(
-            f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{address}"\ninsecure = true\n', encoding="utf-8"
-        )
+        flower = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{address}"\ninsecure = true\n'
+        (folder / "flower" / "config.toml").write_text(flower, encoding="utf-8")
         screen.say(f"flwr run: {count} nodes on Ray")
         _flwr(["run", str(app), "own", "--federation-config", f"num-supernodes={count}"], environment)
         status = _wait(environment, home, config.rounds, screen)

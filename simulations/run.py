@@ -209,7 +209,7 @@ def _desk(
 
 
 def _charge_interrupted(state: State, path: Path) -> tuple[State, dict[Any, int]]:
-    """Without a seed nothing can be repeated: what was asked for after the checkpoint is paid, and will be paid again."""
+    """Without a seed nothing can be repeated: what was asked for after the checkpoint is paid, and paid again."""
     attempts: dict[Any, int] = {}
     done = state.ledgers.get(SERVER_LEDGER, 0)
     for line in read_ledger(path):

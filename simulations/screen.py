@@ -84,10 +84,10 @@ def privacy_sentence(summary: Row) -> str:
     claims = {name: _number(value) for name, value in summary["epsilon_claims"].items()}
     alone = summary["epsilon_if_others_collude"]
     left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
+    who = f"against everyone {claims['everyone']}, recipients {claims['recipients']}, server {claims['server']}{left}"
     return (
-        f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, trust {summary['trust']}, "
-        f"delta {summary['delta']:g}; against everyone {claims['everyone']}, recipients {claims['recipients']}, "
-        f"server {claims['server']}{left}); {summary['accountant']}; tuning not covered."
+        f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, "
+        f"trust {summary['trust']}, delta {summary['delta']:g}; {who}); {summary['accountant']}; tuning not covered."
     )
 
 

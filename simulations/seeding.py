@@ -1,4 +1,4 @@
-"""Seeds, for simulations only: every draw has a name, so that an interrupted run repeats it and a batch does not change it."""
+"""Seeds, for simulations only: every draw has a name, so that an interrupted run repeats it, whatever the batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Seed = int | None
 def entropy(seed: int, *names: object) -> list[int]:
     """Eight 32-bit words that a name stands for under a seed."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
-    return np.frombuffer(digest, np.uint32).tolist()
+    return [int(word) for word in np.frombuffer(digest, np.uint32)]
 
 
 def generator(seed: Seed, *names: object) -> np.random.Generator:

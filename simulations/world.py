@@ -1,4 +1,4 @@
-"""What a simulation knows and nobody else does: all behaviour at once, split into what clients hold and the final test."""
+"""What a simulation knows and nobody else does: all behaviour at once, what clients hold and the final test."""
 
 from __future__ import annotations
 

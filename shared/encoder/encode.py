@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,9 @@ def pad(histories: Sequence[History], *, visible: str = "train") -> Padded:
     Args:
         visible: "train" hides held-out rows, "all" shows everything (for serving and for the final test).
     """
-    chosen = [np.arange(len(h)) if visible == "all" else np.flatnonzero(~h.held_out) for h in histories]
+    if visible == "all":
+        histories = [replace(h, held_out=np.zeros_like(h.held_out)) for h in histories]
+    chosen = [np.flatnonzero(~h.held_out) for h in histories]
     length = max(1, *(len(rows) for rows in chosen)) if chosen else 1
     item = np.zeros((len(histories), length), np.int64)
     behaviour = np.zeros((len(histories), length, len(plain_behaviour())), np.float32)

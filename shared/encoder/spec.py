@@ -1,8 +1,9 @@
 """The encoder's parameters as one flat vector, and its named parts.
 
 The encoder is a low-dimensional adapter on frozen text vectors (docs/architecture.md): an item's vector is its text
-vector through one small projection plus an embedding of its identity; a history's vector is a weighted mean of its items,
-weighted by what the behaviour was. The number of parameters is what noise is paid for, so rank and buckets are public choices.
+vector through one small projection plus an embedding of its identity; a history's vector is a weighted mean of its
+items, weighted by what the behaviour was. The number of parameters is what noise is paid for, so rank and buckets are
+public choices.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def initial_parameters(spec: EncoderSpec, rng: np.random.Generator) -> Floats:
 
 
 def plain_behaviour() -> Floats:
-    """Behaviour weights before anything was learned: every kind +1, "not interested" -1, the rest 0; (BEHAVIOUR_WIDTH,)."""
+    """Behaviour weights before anything was learned: kinds +1, "not interested" -1, the rest 0; (BEHAVIOUR_WIDTH,)."""
     weights = np.zeros(BEHAVIOUR_WIDTH, np.float32)
     weights[: len(KINDS)] = 1.0
     weights[NOT_INTERESTED] = -1.0

@@ -18,6 +18,7 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "exploration": (0.0, 0.5),
     "k": (10, 1000),  # ndcg@10 is measured on the same list
 }
+WEIGHT_BOUND: Final = 1000.0  # either side of zero
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class RecallPolicy:
         features: the groups switched on.
         depth: candidates taken over from the first stage for re-ranking.
         local_iterations: training steps a client runs per round.
-        exposure_price: logits that the most popular item pays in re-ranking; others pay in proportion to log popularity.
+        exposure_price: logits that the most popular item pays in re-ranking; others pay in proportion to log
+            popularity.
         diversity: MMR trade-off (Carbonell and Goldstein 1998): 0 = score only, 1 = unlikeness only.
         exploration: share of the k places filled by chance from the candidates.
         k: length of the list.
@@ -69,19 +71,19 @@ def policy_from_dict(raw: object) -> RecallPolicy:
     names = {f.name for f in fields(RecallPolicy)}
     if not isinstance(raw, Mapping) or set(raw) != names:
         raise ProtocolError(f"policy: expected exactly the fields {sorted(names)}")
-    similarity, weights, features = raw["similarity"], raw["weights"], raw["features"]
+    similarity, weights = raw["similarity"], raw["weights"]
     if not isinstance(similarity, Mapping) or set(similarity) != set(GROUPS) - {"popularity"}:
         raise ProtocolError("policy.similarity: one entry for each of text, lexical, category")
-    if any(kind not in get_args(Similarity) for kind in similarity.values()):
+    if any(kind not in get_args(Similarity) for kind in similarity.values()):  # a tuple: looks up what has no hash too
         raise ProtocolError(f"policy.similarity: {dict(similarity)}, each must be one of {get_args(Similarity)}")
     if (
         not isinstance(weights, Mapping)
         or set(weights) != set(GROUPS)
-        or not all(_number(w, -1e3, 1e3) for w in weights.values())
+        or not all(_number(w, -WEIGHT_BOUND, WEIGHT_BOUND) for w in weights.values())
     ):
-        raise ProtocolError(f"policy.weights: one number between -1000 and 1000 for each of {GROUPS}")
-    if not isinstance(features, list | tuple) or not set(features) <= set(GROUPS) or not features:
-        raise ProtocolError(f"policy.features: {features}, at least one of {GROUPS}")
+        raise ProtocolError(
+            f"policy.weights: one number between -{WEIGHT_BOUND:.0f} and {WEIGHT_BOUND:.0f} for each of {GROUPS}"
+        )
     for name, (low, high) in BOUNDS.items():
         if not _number(raw[name], low, high):
             raise ProtocolError(f"policy.{name}: {raw[name]!r}, must lie between {low} and {high}")
@@ -89,8 +91,18 @@ def policy_from_dict(raw: object) -> RecallPolicy:
         raise ProtocolError("policy: version, depth, local_iterations and k are whole numbers")
     if type(raw["frozen"]) is not bool:
         raise ProtocolError("policy.frozen: true or false")
-    return RecallPolicy(**cast(dict[str, Any], {**raw, "features": tuple(features)}))
+    return RecallPolicy(**cast(dict[str, Any], {**raw, "features": _features(raw["features"])}))
 
 
 def _number(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _features(features: object) -> tuple[str, ...]:
+    if (
+        not isinstance(features, list | tuple)
+        or any(group not in GROUPS for group in features)
+        or not 0 < len(features) == len(set(features))
+    ):
+        raise ProtocolError(f"policy.features: {str(features)[:80]}, at least one of {GROUPS}, each once")
+    return tuple(features)

@@ -1,8 +1,8 @@
 """Controller ``rules``: the source text's dynamic recall, with step limits, a rollback guard and reasons.
 
 Recall low -> bring features in, then reweigh towards the learned group. Coverage low -> more candidate depth, then an
-exposure price, then more local iterations. It moves only when what it sees differs from the target by more than the error
-bar, one knob at a time, and takes a move back when recall fell by more than the noise of the two measurements.
+exposure price, then more local iterations. It moves only when what it sees differs from the target by more than the
+error bar, one knob at a time, and takes a move back when recall fell by more than the noise of the two measurements.
 Pure: an auditor replays every decision from the ledger.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-from shared.policy.recall_policy import GROUPS, RecallPolicy, policy_from_dict, policy_to_dict
+from shared.errors import ProtocolError
+from shared.policy.recall_policy import BOUNDS, GROUPS, WEIGHT_BOUND, RecallPolicy, policy_from_dict, policy_to_dict
 
 Decision = Literal["move", "hold", "rollback", "frozen", "none"]
 
@@ -24,7 +25,7 @@ PRICE_LIMIT: Final = 2.0
 WEIGHT_STEP: Final = 1.1
 WEIGHT_LIMIT: Final = 1.5  # times the first weight
 ITERATIONS_LIMIT: Final = 2
-LOSS_TOLERANCE: Final = 0.05  # relative loss of recall that no noise excuses
+LOSS_TOLERANCE: Final = 0.05  # relative loss of recall that a move may cost
 REST: Final = 3  # measurements a knob rests after it was rolled back
 
 
@@ -52,7 +53,7 @@ class RulesState:
     before: RecallPolicy | None = None
     recall_before: Seen | None = None
     knob: str = ""
-    resting: Mapping[str, int] | None = None
+    resting: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,7 @@ def step(policy: RecallPolicy, state: RulesState, recall: Seen | None, coverage:
         return Step(policy, state, "frozen", "the policy is frozen")
     if recall is None:
         return Step(policy, state, "hold", "recall cannot be told from this report")
-    resting = {knob: left - 1 for knob, left in (state.resting or {}).items() if left > 1}
-    state = replace(state, resting=resting)
+    state = replace(state, resting={knob: left - 1 for knob, left in state.resting.items() if left > 0})
     if state.before is not None and state.recall_before is not None:
         undone = _rolled_back(policy, state, recall)
         if undone is not None:
@@ -106,19 +106,10 @@ def step(policy: RecallPolicy, state: RulesState, recall: Seen | None, coverage:
     if coverage is not None and coverage.value + coverage.half_width < targets.coverage:
         why = f"effective coverage {_text(coverage)} of what is attainable is below the target {targets.coverage:.3f}"
         return _move(policy, state, recall, _for_coverage(policy, state, targets), why)
-    if coverage is None:
-        return Step(
-            policy,
-            state,
-            "hold",
-            f"recall {_text(recall)} meets the target or is within the noise; coverage cannot be told",
-        )
-    return Step(
-        policy,
-        state,
-        "hold",
-        f"recall {_text(recall)} and coverage {_text(coverage)} meet the targets or are within the noise",
-    )
+    reason = f"recall {_text(recall)} meets the target or is within the noise; coverage cannot be told"
+    if coverage is not None:
+        reason = f"recall {_text(recall)} and coverage {_text(coverage)} meet the targets or are within the noise"
+    return Step(policy, state, "hold", reason)
 
 
 def _rolled_back(policy: RecallPolicy, state: RulesState, recall: Seen) -> Step | None:
@@ -126,10 +117,10 @@ def _rolled_back(policy: RecallPolicy, state: RulesState, recall: Seen) -> Step 
     if before is None or then is None:
         return None
     noise = math.hypot(recall.half_width, then.half_width)
-    if then.value - recall.value <= max(noise, LOSS_TOLERANCE * then.value):
+    if not then.value - recall.value > max(noise, LOSS_TOLERANCE * then.value):
         return None
     back = replace(before, version=policy.version + 1)
-    resting = {**(state.resting or {}), state.knob: REST}
+    resting = {**state.resting, state.knob: REST}
     reason = f"recall fell from {_text(then)} to {_text(recall)} after {state.knob} was turned: back to how it was"
     return Step(back, RulesState(state.first, resting=resting), "rollback", reason)
 
@@ -142,7 +133,7 @@ def _for_recall(policy: RecallPolicy, state: RulesState) -> tuple[str, RecallPol
             features = tuple(g for g in GROUPS if g in policy.features or g == group)
             return knob, replace(policy, features=features), f"feature group {group} comes in"
     weight = policy.weights["text"]
-    limit = state.first.weights["text"] * WEIGHT_LIMIT
+    limit = min(state.first.weights["text"] * WEIGHT_LIMIT, WEIGHT_BOUND)
     if "text" in policy.features and weight < limit and not _rests(state, "weight text"):
         new = min(limit, weight * WEIGHT_STEP)
         return (
@@ -155,7 +146,7 @@ def _for_recall(policy: RecallPolicy, state: RulesState) -> tuple[str, RecallPol
 
 def _for_coverage(policy: RecallPolicy, state: RulesState, targets: Targets) -> tuple[str, RecallPolicy, str] | None:
     """The next thing to try for coverage."""
-    deepest = int(state.first.depth * DEPTH_LIMIT)
+    deepest = int(min(state.first.depth * DEPTH_LIMIT, BOUNDS["depth"][1]))
     # Depth alone changes nothing until something re-ranks the candidates: widen it once, then price, then widen again.
     wide = policy.depth >= state.first.depth * DEPTH_STEP * (1.0 + policy.exposure_price)
     if policy.depth < deepest and not wide and not _rests(state, "depth"):
@@ -186,7 +177,7 @@ def _move(
 
 
 def _rests(state: RulesState, knob: str) -> bool:
-    return (state.resting or {}).get(knob, 0) > 0
+    return knob in state.resting
 
 
 def _text(seen: Seen) -> str:
@@ -200,16 +191,23 @@ def state_to_dict(state: RulesState) -> dict[str, Any]:
         "before": None if state.before is None else policy_to_dict(state.before),
         "recall_before": None if state.recall_before is None else asdict(state.recall_before),
         "knob": state.knob,
-        "resting": dict(state.resting or {}),
+        "resting": dict(state.resting),
     }
 
 
 def state_from_dict(raw: Mapping[str, Any]) -> RulesState:
-    """A state read back from a checkpoint or a ledger."""
-    return RulesState(
-        first=policy_from_dict(raw["first"]),
-        before=None if raw["before"] is None else policy_from_dict(raw["before"]),
-        recall_before=None if raw["recall_before"] is None else Seen(**raw["recall_before"]),
-        knob=raw["knob"],
-        resting=dict(raw["resting"]),
-    )
+    """A state read back from a checkpoint or a ledger.
+
+    Raises:
+        ProtocolError: it is no state.
+    """
+    try:
+        return RulesState(
+            first=policy_from_dict(raw["first"]),
+            before=None if raw["before"] is None else policy_from_dict(raw["before"]),
+            recall_before=None if raw["recall_before"] is None else Seen(**raw["recall_before"]),
+            knob=str(raw["knob"]),
+            resting={str(knob): int(left) for knob, left in raw["resting"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProtocolError(f"the controller's memory cannot be read: {type(error).__name__}: {error}") from error

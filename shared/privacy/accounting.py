@@ -1,10 +1,10 @@
 """Zero-concentrated differential privacy inside, a Gaussian privacy-loss distribution for the printed claim.
 
 Currency: rho-zCDP of the Gaussian mechanism (Bun and Steinke 2016, Proposition 1.6): ``rho = Delta^2 / (2 sigma^2)``.
-It adds up over releases, plans and years, also when later releases are chosen after seeing earlier ones
-(Lemma 2.3 there), and needs no library on a device. The claim that is printed is tightened: a composition of
-Gaussian mechanisms with total ``rho`` is one Gaussian mechanism of noise multiplier ``1 / sqrt(2 rho)``, whose
-privacy-loss distribution gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package).
+It adds up over releases, plans and years, also when later releases are chosen after seeing earlier ones (Lemma 2.3
+there), and needs no library on a device. The claim that is printed is tightened: a composition of Gaussian mechanisms
+with total ``rho`` is one Gaussian mechanism of noise multiplier ``1 / sqrt(2 rho)``, whose privacy-loss distribution
+gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package).
 
 This file knows nothing of clipping, participation or who draws noise: ``shared/privacy/plan.py`` couples them.
 """

@@ -48,8 +48,9 @@ def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDAr
     # Of ``length / clip <= 1`` nothing can overflow, however small the clip is.
     scale = length / clip * steps / np.where(norm > 0, norm, 1.0)
     # Adding d squares errs by at most d rounding errors: that much inside, no rounding can step over the bound.
-    inside = 1.0 - (rows.shape[1] + 16) * np.finfo(np.float64).eps
-    return np.trunc(unit * (scale * inside)[:, None]).astype(np.int32)
+    inside = 1.0 - (rows.shape[1] + 16) * 2.0**-52
+    grid: NDArray[np.float64] = np.trunc(unit * (scale * inside)[:, None])
+    return grid.astype(np.int32)
 
 
 def grid_steps(dimension: int) -> int:

@@ -1,10 +1,10 @@
 """Discrete Gaussian noise on the integer grid, from the operating system's randomness.
 
-The distribution is N_Z(0, sigma^2): ``P(x) ~ exp(-x^2 / (2 sigma^2))`` on the integers (Canonne, Kamath, Steinke 2020).
-Sampling is by Walker's alias method (Vose 1991) over a table of 2^b outcomes: b bits of a 64-bit word choose a cell, the
-others choose between the cell and its alias. The table is built in integers that sum to 2^64, so the distribution that is
+The distribution is N_Z(0, sigma^2): ``P(x) ~ exp(-x^2 / (2 sigma^2))`` on the integers (Canonne, Kamath, Steinke
+2020). Sampling is by Walker's alias method (Vose 1991) over a table of 2^b outcomes: b bits of a 64-bit word choose a
+cell, the others choose between the cell and its alias. The table is built in integers that sum to 2^64, so what is
 sampled is known exactly: each probability is that of N_Z within a relative 2^-44 plus an absolute 2^-64. What is left
-out lies beyond ten sigma (mass below 2^-73). A sigma whose table would not fit the cache is made of two smaller samples.
+out lies beyond ten sigma (mass below 2^-73). A sigma whose table would not fit the cache is made of two smaller ones.
 This file knows nothing of clipping, participation or accounting.
 """
 
@@ -113,8 +113,8 @@ class _AliasTable:
 def _alias_table(sigma: float) -> _AliasTable:
     """Vose's table for N_Z(0, sigma^2); outcome ``cell - offset``.
 
-    Cells are a power of two, so that choosing one is exact. Masses are whole numbers of 2^-64 that sum to exactly 1 (what
-    rounding leaves over is spread within one sigma), so no cell is left over and no rounding creeps in on the way.
+    Cells are a power of two, so that choosing one is exact. Masses are whole numbers of 2^-64 that sum to exactly 1
+    (what rounding leaves over is spread within one sigma), so no cell is left over and no rounding creeps in later.
     """
     reach = math.ceil(TAIL * sigma)
     bits = (2 * reach).bit_length()

@@ -1,8 +1,8 @@
 """The privacy plan: the frozen, public contract that couples participation, clipping, noise and accounting.
 
 Nothing else may couple them, so the accountant can only be told what really runs. Adjacency is zero-out: one unit's
-whole contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total ``rho``
-(zCDP), split by public shares between updates, measurements and one-off statistics.
+whole contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total
+``rho`` (zCDP), split by public shares between updates, measurements and one-off statistics.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, cast, get_args
 
 from shared.errors import PlanError
 from shared.privacy import accounting
+from shared.privacy.checks import (
+    check_mechanisms,
+    check_numbers,
+    check_rounds,
+    check_target,
+    check_terms,
+    exactly,
+)
 from shared.privacy.clipping import grid_steps
 
 Unit = Literal["user", "interaction"]
@@ -25,13 +34,8 @@ Release = Literal["update", "measurement", "statistics"]
 
 RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics")
 ADJACENCY: Final = "zero-out"
-ROUND_EPSILON_CAP: Final = 50.0
-TOTAL_EPSILON_CAP: Final = 100.0
-SMALLEST_DELTA: Final = 1e-100
-MODULUS_BITS: Final = 32
-SMALLEST_SHARE: Final = 2.0  # grid units: below, a sum of discrete Gaussians is not one (Kairouz, Liu, Steinke 2021)
-REACH: Final = 16.0  # standard deviations that no noise goes beyond
-# A discrete Gaussian is a rounded Gaussian of this much less variance, up to 1e-16 (docs/privacy.md); grid units squared.
+# Grid units squared: integer noise is the rounding of real noise of this much less variance, up to 1e-16
+# (docs/privacy.md).
 ROUNDING: Final = 2.0
 
 
@@ -63,7 +67,7 @@ class Mechanism:
 
     @property
     def claimed_rho(self) -> float:
-        """As :attr:`rho`, of the real-valued Gaussian that integer noise is the rounding of: what PLD claims rest on."""
+        """As :attr:`rho`, of the real-valued Gaussian that integer noise is the rounding of: PLD claims rest on it."""
         variance = self.noise_multiplier * self.noise_multiplier - ROUNDING / (self.steps * self.steps)
         return accounting.rho_of(math.sqrt(max(variance, 0.0)) / self.sensitivity, self.inner_steps)
 
@@ -145,7 +149,13 @@ class PrivacyPlan:
 
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of all fields: what a client pins."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return _digest(self)
+
+
+@lru_cache(maxsize=64)
+def _digest(plan: PrivacyPlan) -> str:
+    """Cached: every client of a process compares it on every task."""
+    return hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ def make_plan(target: Target) -> PrivacyPlan:
     Raises:
         PlanError: a promise that is absurd or that the unit and the trust cannot carry.
     """
-    _check(target)
+    check_target(target)
     counts: dict[Release, int] = {
         "update": target.update_participations,
         "measurement": target.measurement_participations,
@@ -238,22 +248,22 @@ def make_plan(target: Target) -> PrivacyPlan:
         kind=target.kind,
         unit=target.unit,
         trust=target.trust,
-        epsilon=target.epsilon,
-        delta=target.delta,
+        epsilon=None if target.epsilon is None else float(target.epsilon),
+        delta=float(target.delta),
         population=target.population,
         smallest_cohort=target.smallest_cohort,
-        collusion=target.collusion,
+        collusion=float(target.collusion),
         rounds=target.rounds,
         update=mechanism(
             "update",
-            target.clip,
+            float(target.clip),
             grid_steps(target.update_dimension),
             target.local_steps if target.trust == "local" else 1,
         ),
         measurement=mechanism("measurement", 1.0, 1 << 16, 1),
         statistics=mechanism("statistics", 1.0, 1 << 16, 1),
     )
-    _check_rounds(plan, max(target.users, target.population))
+    check_rounds(plan, max(target.users, target.population))
     return plan
 
 
@@ -298,15 +308,15 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
     Raises:
         PlanError: names the field that is unknown, missing, of the wrong kind or out of range, or the broken promise.
     """
-    data = _exactly(raw, PrivacyPlan, "plan")
+    data = exactly(raw, PrivacyPlan, "plan")
     for name, allowed in (("kind", Kind), ("unit", Unit), ("trust", Trust)):
         if data[name] not in get_args(allowed):
             raise PlanError(f"plan.{name} {data[name]!r} must be one of {', '.join(get_args(allowed))}")
     numbers = ["delta", "collusion"] + ([] if data["epsilon"] is None else ["epsilon"])
-    _check_numbers(data, "plan", numbers, ["population", "smallest_cohort", "rounds"])
+    data = check_numbers(data, "plan", numbers, ["population", "smallest_cohort", "rounds"])
     for kind in RELEASES:
-        part = _exactly(data[kind], Mechanism, f"plan.{kind}")
-        _check_numbers(
+        part = exactly(data[kind], Mechanism, f"plan.{kind}")
+        part = check_numbers(
             part,
             f"plan.{kind}",
             ["clip", "noise_multiplier", "sensitivity"],
@@ -314,104 +324,11 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
         )
         data[kind] = Mechanism(**part)
     plan = PrivacyPlan(**data)
-    _check_terms(plan, plan.population)
-    _check_mechanisms(plan)
-    _check_rounds(plan, plan.population)
+    check_terms(plan, plan.population)
+    check_mechanisms(plan)
+    check_rounds(plan, plan.population)
     if plan.epsilon is not None:
         kept = accounting.epsilon_exact(plan.claimed(plan.full()), plan.delta)
         if kept > plan.epsilon * (1.0 + 1e-6):
             raise PlanError(f"plan: its noise allows epsilon {kept:.4g}, more than the {plan.epsilon} that it promises")
     return plan
-
-
-def _exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
-    names = {f.name for f in fields(shape)}
-    if not isinstance(raw, Mapping) or set(raw) != names:
-        got = sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__
-        raise PlanError(f"{place}: expected exactly the fields {sorted(names)}, got {got}")
-    return dict(raw)
-
-
-def _check_numbers(data: Mapping[str, Any], place: str, real: Sequence[str], whole: Sequence[str]) -> None:
-    """Finite and not negative; a whole number where one is counted. NaN fails every comparison."""
-    for name in (*real, *whole):
-        value, types = data[name], (int,) if name in whole else (int, float)
-        if type(value) not in types or not 0 <= value < 1e300:
-            what = "a whole number" if name in whole else "a finite number"
-            raise PlanError(f"{place}.{name} {str(value)[:40]!r} must be {what}, not negative")
-
-
-def _check(t: Target) -> None:
-    """Refuse a target that promises nothing."""
-    people = max(t.users, t.population)
-    _check_terms(t, people)
-    if not 0 < t.clip < math.inf:
-        raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
-    if t.update_participations < 1:
-        raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
-    if t.measurement_participations < 0 or t.local_steps < 1:
-        raise PlanError(
-            f"{t.measurement_participations} measurements of {t.local_steps} local steps: must be at least 0 and 1"
-        )
-    if not (min(t.shares.values()) >= 0 and abs(sum(t.shares.values()) - 1.0) <= 1e-9):
-        raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
-    if t.epsilon is not None and t.shares["update"] == 0:
-        raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
-    if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
-        raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
-
-
-def _check_terms(t: Target | PrivacyPlan, people: int) -> None:
-    """What a target and a plan state alike."""
-    if t.unit == "interaction" and t.trust != "local":
-        raise PlanError(
-            f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
-        )
-    if t.epsilon is not None and not 0 < t.epsilon <= TOTAL_EPSILON_CAP:
-        raise PlanError(
-            f"privacy.epsilon {t.epsilon} must be above 0 and at most {TOTAL_EPSILON_CAP}; larger protects nobody: "
-            'write epsilon = "none" to run without differential privacy, openly'
-        )
-    if not SMALLEST_DELTA <= t.delta < 1:
-        raise PlanError(f"privacy.delta {t.delta} must lie between {SMALLEST_DELTA} and 1")
-    if t.epsilon is not None and t.delta * people >= 1:
-        raise PlanError(
-            f"privacy.delta {t.delta} must be below 1/users = {1.0 / people:.2g}: else publishing someone passes"
-        )
-    if not 0 <= t.collusion < 1:
-        raise PlanError(f"privacy.collusion {t.collusion} must be at least 0 and below 1")
-    if not 1 <= t.smallest_cohort <= t.population:
-        raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
-
-
-def _check_mechanisms(plan: PrivacyPlan) -> None:
-    """What :func:`make_plan` gets right by construction and a plan from elsewhere may not."""
-    sensitivity = 2.0 if plan.unit == "interaction" else 1.0
-    for kind in RELEASES:
-        mechanism = plan.mechanism(kind)
-        if not (mechanism.clip > 0 and mechanism.steps >= 1 and mechanism.inner_steps >= 1):
-            raise PlanError(f"plan.{kind}: clip, steps and inner_steps must be above 0")
-        if mechanism.sensitivity != sensitivity:
-            raise PlanError(
-                f"plan.{kind}.sensitivity {mechanism.sensitivity} must be {sensitivity} for unit {plan.unit!r}"
-            )
-
-
-def _check_rounds(plan: PrivacyPlan, units: int) -> None:
-    """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus."""
-    for kind in RELEASES:
-        mechanism = plan.mechanism(kind)
-        if not mechanism.participations:
-            continue
-        if plan.epsilon is not None and accounting.epsilon_by_zcdp(mechanism.rho, plan.delta) > ROUND_EPSILON_CAP:
-            raise PlanError(
-                f"one {kind} release alone would cost epsilon above {ROUND_EPSILON_CAP}: "
-                "raise its participations or lower privacy.epsilon"
-            )
-        if 0 < plan.sum_sigma(kind, 1) < SMALLEST_SHARE:
-            raise PlanError(
-                f"{kind}: noise of {plan.sum_sigma(kind, 1):.2g} grid units from one party is below {SMALLEST_SHARE}, "
-                "too coarse a grid: lower privacy.epsilon or the smallest cohort"
-            )
-        if units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population) >= 2 ** (MODULUS_BITS - 1):
-            raise PlanError(f"{kind}: {units} units of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits")

@@ -25,7 +25,7 @@ def recommend(
 
     Args:
         policy: depth, exposure price, diversity, exploration and k.
-        scores: (users, items) R.
+        scores: (users, items) R; what is not finite is not shown.
         excluded: (users, items) never to be shown (seen, not interested).
         price: (items,) in 0..1, the share of ``exposure_price`` that an item pays (:func:`popularity_price`).
         vectors: (items, width) unit rows, what "alike" means for diversity.
@@ -35,7 +35,7 @@ def recommend(
         (users, k) item indices, best first; -1 where a user has fewer than k items left.
     """
     depth = min(max(policy.depth, policy.k), scores.shape[1])
-    masked = np.where(excluded, NOTHING, scores)
+    masked = np.where(excluded | ~np.isfinite(scores), NOTHING, scores)
     candidates = _top(masked, depth)
     value = np.take_along_axis(masked, candidates, axis=1) - np.float32(policy.exposure_price) * price[candidates]
     k = min(policy.k, depth)
@@ -44,7 +44,8 @@ def recommend(
     else:
         order = np.argsort(-value, axis=1, kind="stable")[:, :k]
     chosen = np.take_along_axis(candidates, order, axis=1)
-    chosen = np.where(np.take_along_axis(value, order, axis=1) == NOTHING, -1, chosen)
+    left = np.isfinite(value).sum(axis=1, keepdims=True)  # whatever cannot be shown comes last
+    chosen = np.where(np.arange(k) < left, chosen, -1)
     if policy.exploration > 0:
         chosen = _explore(chosen, candidates, value, policy.exploration, rngs)
     return _widen(chosen, policy.k)
@@ -52,16 +53,21 @@ def recommend(
 
 def popularity_price(prior: Floats) -> Floats:
     """Log popularity scaled to 0..1: the share of the exposure price each item pays; zeros when all are alike."""
-    span = float(prior.max() - prior.min()) if len(prior) else 0.0
+    wide = np.asarray(prior, np.float64)  # in float32 the span of two large numbers is infinite
+    span = float(np.ptp(wide)) if len(wide) else 0.0
     if span <= 0:
         return np.zeros_like(prior)
-    return np.asarray((prior - prior.min()) / span, np.float32)
+    return np.asarray((wide - wide.min()) / span, np.float32)
 
 
 def _top(scores: Floats, depth: int) -> NDArray[np.int64]:
     """The ``depth`` best of each row in order; ties by lower index."""
     if depth < scores.shape[1]:
-        part = np.sort(np.argpartition(-scores, depth - 1, axis=1)[:, :depth], axis=1)
+        # argpartition takes any of those that tie with the last: take all that are better, then the first that tie.
+        last = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]
+        better, tied = scores > last, scores == last
+        tied &= np.cumsum(tied, axis=1) <= depth - better.sum(axis=1, keepdims=True)
+        part = np.nonzero(better | tied)[1].reshape(len(scores), depth)
     else:
         part = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
@@ -71,22 +77,21 @@ def _top(scores: Floats, depth: int) -> NDArray[np.int64]:
 def _diverse(value: Floats, vectors: Floats, k: int, trade: float) -> NDArray[np.int64]:
     """Maximal marginal relevance: greedily the best of ``(1 - trade) * value - trade * likeness to what is chosen``.
 
-    Values are brought to 0..1 per user first, so that the trade-off means the same for every score scale.
+    Values are brought to 0..1 per user first, so that the trade-off means the same for every score scale. What cannot
+    be shown comes after everything else.
     """
-    finite = np.isfinite(value)
-    low = np.where(finite, value, np.inf).min(axis=1, keepdims=True)
-    high = np.where(finite, value, -np.inf).max(axis=1, keepdims=True)
-    span = np.where(np.isfinite(high - low) & (high > low), high - low, 1.0)
-    relevance = np.where(finite, (value - np.where(np.isfinite(low), low, 0.0)) / span, NOTHING)
+    shown = np.isfinite(value)
+    low = value.min(axis=1, keepdims=True, where=shown, initial=np.inf)
+    span = value.max(axis=1, keepdims=True, where=shown, initial=-np.inf) - low
+    relevance = np.divide(value - low, span, out=np.zeros_like(value), where=shown & (span > 0))
     rows = np.arange(len(value))
     likeness = np.zeros_like(relevance)
-    taken = np.zeros(value.shape, bool)
+    rank = np.where(shown, 0.0, -1e9)  # -1e9: cannot be shown; -inf: taken
     order = np.zeros((len(value), k), np.int64)
     for place in range(k):
-        marginal = np.where(taken, -np.inf, (1.0 - trade) * relevance - trade * likeness)
-        best = marginal.argmax(axis=1)
+        best = ((1.0 - trade) * relevance - trade * likeness + rank).argmax(axis=1)
         order[:, place] = best
-        taken[rows, best] = True
+        rank[rows, best] = -np.inf
         likeness = np.maximum(likeness, np.einsum("udw,uw->ud", vectors, vectors[rows, best]))
     return order
 
@@ -98,12 +103,12 @@ def _explore(
     share: float,
     rngs: Sequence[np.random.Generator],
 ) -> NDArray[np.int64]:
-    """Fill the last ``share`` of the places with candidates drawn by chance from those not chosen."""
+    """Fill the last ``share`` of the places by chance, with candidates that do not stand in the places before."""
     places = max(1, round(share * chosen.shape[1]))
     kept = chosen[:, : chosen.shape[1] - places]
     out = chosen.copy()
     for row, rng in enumerate(rngs):
-        pool = np.setdiff1d(candidates[row][value[row] > NOTHING], kept[row])
+        pool = np.setdiff1d(candidates[row][np.isfinite(value[row])], kept[row])
         picked = rng.permutation(pool)[:places]
         out[row, kept.shape[1] :] = -1
         out[row, kept.shape[1] : kept.shape[1] + len(picked)] = picked

@@ -32,7 +32,9 @@ def similarity(kind: Similarity, users: Floats, items: Floats) -> Floats:
 def group_scores(
     policy: RecallPolicy, users: Mapping[str, Floats], items: Mapping[str, Floats], popularity: Floats
 ) -> dict[str, Floats]:
-    """The weighted parts of R, one (users, items) array for each feature group that is on; for explanations too.
+    """The weighted parts of R, one (users, items) array for each feature group that counts; for explanations too.
+
+    A group counts when it is switched on, its weight is not 0 and its vectors have a width.
 
     Args:
         policy: weights and similarity kinds.
@@ -44,6 +46,8 @@ def group_scores(
     parts: dict[str, Floats] = {}
     for group in policy.features:
         weight = np.float32(policy.weight(group))
+        if weight == 0:
+            continue
         if group == "popularity":
             parts[group] = np.broadcast_to(weight * popularity, (count, len(popularity)))
         elif items[group].shape[1]:

@@ -1,7 +1,8 @@
 """How a measurement's parts share one sensitivity; public, the same for client, server and auditor.
 
 A report is one vector: recall@k and ndcg@10 in 0..1, a 0/1 for "has held-out items", and k ones over the exposure
-buckets. Each part is scaled so that the squared norms of the parts sum to 1: the joint vector has sensitivity 1, whatever k.
+buckets. Each part is scaled so that the squared norms of the parts sum to 1: the joint vector has sensitivity 1,
+whatever k.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from math import sqrt
 from typing import Final
 
 NDCG_K: Final = 10
-# Recall carries the controller, so it gets the largest scalar share; the number of users is known almost exactly anyway.
+# Recall carries the controller, so it gets the largest scalar share; the users are known almost exactly anyway.
 _SHARES: Final = {"recall": 0.30, "ndcg": 0.20, "users": 0.05, "exposure": 0.45}
 MEASUREMENT_WEIGHTS: Final[Mapping[str, float]] = {name: sqrt(_SHARES[name]) for name in ("recall", "ndcg", "users")}
 

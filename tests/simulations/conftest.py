@@ -270,7 +270,9 @@ def tiny_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-data")
     kinds = ["garden tool", "kitchen pot", "paper lantern", "wooden toy"]
     items = ["id,title,text,categories"]
-    items += [f"i{n},{kinds[n % 4]} {n},a {kinds[n % 4]} for the house number {n},{kinds[n % 4].split()[0]}" for n in range(40)]
+    for n in range(40):
+        kind = kinds[n % 4]
+        items.append(f"i{n},{kind} {n},a {kind} for the house number {n},{kind.split()[0]}")
     rows = ["user,item,time,kind"]
     for user in range(24):
         liked = rng.permutation(10)[:10] * 4 + user % 4

@@ -11,7 +11,7 @@ import pytest
 from shared.errors import FetchError
 from simulations import cli
 
-TINY = ["rounds=2", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3", "training.negatives=8", "model.rank=4"]
+TINY = ["rounds=2", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3", "model.rank=4"]
 SETS = [part for pair in TINY for part in ("--set", pair)]
 
 
@@ -103,7 +103,9 @@ def test_presets_name_what_they_need(command):
 
 def test_prepare_writes_stores_and_the_next_command(command, tiny_data, tmp_path):
     home = tmp_path / "home"
-    code, out, _ = command("prepare", "synthetic", "--data", str(tiny_data), "--out", str(home), "--clients", "5", *SETS)
+    code, out, _ = command(
+        "prepare", "synthetic", "--data", str(tiny_data), "--out", str(home), "--clients", "5", *SETS
+    )
     assert code == 0
     assert len(list((home / "clients").iterdir())) == 5
     assert "flwr run . local" in out
@@ -122,7 +124,7 @@ def test_tensorboard_logs_are_written_on_request(command, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "nothing-like-it"], "'nothing-like-it' is neither a preset (ml-100k, online-retail, synthetic) nor"),
+        (["run", "nothing"], "'nothing' is neither a preset (ml-100k, online-retail, synthetic) nor a TOML file"),
         (["run", "missing.toml"], "missing.toml: cannot be read"),
         (["run", "synthetic", "--set", "roundss=3"], "unknown key roundss; did you mean rounds?"),
         (["run", "synthetic", "--set", "rounds"], "--set rounds: expected key=value"),

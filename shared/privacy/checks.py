@@ -1,0 +1,120 @@
+"""What a privacy plan may not be: every refusal, in one place, each with its sentence.
+
+Applied by :func:`shared.privacy.plan.make_plan` to what an operator asks for, and by
+:func:`shared.privacy.plan.plan_from_dict` to what a server names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.errors import PlanError
+from shared.privacy import accounting
+
+if TYPE_CHECKING:
+    from shared.privacy.plan import PrivacyPlan, Target  # they are checked here, and made there
+
+ROUND_EPSILON_CAP: Final = 50.0
+TOTAL_EPSILON_CAP: Final = 100.0
+SMALLEST_DELTA: Final = 1e-100
+MODULUS_BITS: Final = 32
+SMALLEST_SHARE: Final = 2.0  # grid units: below, a sum of discrete Gaussians is not one (Kairouz, Liu, Steinke 2021)
+REACH: Final = 16.0  # standard deviations that no noise goes beyond
+
+
+def exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
+    """``raw`` as a dictionary with exactly the fields of a dataclass."""
+    names = {f.name for f in fields(shape)}
+    if not isinstance(raw, Mapping) or set(raw) != names:
+        got = sorted(map(str, raw)) if isinstance(raw, Mapping) else type(raw).__name__
+        raise PlanError(f"{place}: expected exactly the fields {sorted(names)}, got {got}")
+    return dict(raw)
+
+
+def check_numbers(data: Mapping[str, Any], place: str, real: Sequence[str], whole: Sequence[str]) -> dict[str, Any]:
+    """``data`` with real numbers as floats: finite and not negative, whole where one counts. NaN fails comparisons."""
+    for name in (*real, *whole):
+        value, types = data[name], (int,) if name in whole else (int, float)
+        if type(value) not in types or not 0 <= value < 1e300:
+            what = "a whole number" if name in whole else "a finite number"
+            raise PlanError(f"{place}.{name} {str(value)[:40]!r} must be {what}, not negative")
+    return {name: float(value) if name in real else value for name, value in data.items()}
+
+
+def check_target(t: Target) -> None:
+    """Refuse a target that promises nothing."""
+    people = max(t.users, t.population)
+    check_terms(t, people)
+    if not 0 < t.clip < math.inf:
+        raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
+    if t.update_participations < 1:
+        raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
+    if t.measurement_participations < 0 or t.local_steps < 1:
+        raise PlanError(
+            f"{t.measurement_participations} measurements of {t.local_steps} local steps: must be at least 0 and 1"
+        )
+    if not (min(t.shares.values()) >= 0 and abs(sum(t.shares.values()) - 1.0) <= 1e-9):
+        raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
+    if t.epsilon is not None and t.shares["update"] == 0:
+        raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
+    if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
+        raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
+
+
+def check_terms(t: Target | PrivacyPlan, people: int) -> None:
+    """What a target and a plan state alike."""
+    if t.unit == "interaction" and t.trust != "local":
+        raise PlanError(
+            f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
+        )
+    if t.epsilon is not None and not 0 < t.epsilon <= TOTAL_EPSILON_CAP:
+        raise PlanError(
+            f"privacy.epsilon {t.epsilon} must be above 0 and at most {TOTAL_EPSILON_CAP}; larger protects nobody: "
+            'write epsilon = "none" to run without differential privacy, openly'
+        )
+    if not SMALLEST_DELTA <= t.delta < 1:
+        raise PlanError(f"privacy.delta {t.delta} must lie between {SMALLEST_DELTA} and 1")
+    if t.epsilon is not None and t.delta * people >= 1:
+        raise PlanError(
+            f"privacy.delta {t.delta} must be below 1/users = {1.0 / people:.2g}: else publishing someone passes"
+        )
+    if not 0 <= t.collusion < 1:
+        raise PlanError(f"privacy.collusion {t.collusion} must be at least 0 and below 1")
+    if not 1 <= t.smallest_cohort <= t.population:
+        raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
+
+
+def check_mechanisms(plan: PrivacyPlan) -> None:
+    """What ``make_plan`` gets right by construction and a plan from elsewhere may not."""
+    sensitivity = 2.0 if plan.unit == "interaction" else 1.0
+    for kind in plan.full():
+        mechanism = plan.mechanism(kind)
+        if not (mechanism.clip > 0 and mechanism.steps >= 1 and mechanism.inner_steps >= 1):
+            raise PlanError(f"plan.{kind}: clip, steps and inner_steps must be above 0")
+        if mechanism.sensitivity != sensitivity:
+            raise PlanError(
+                f"plan.{kind}.sensitivity {mechanism.sensitivity} must be {sensitivity} for unit {plan.unit!r}"
+            )
+
+
+def check_rounds(plan: PrivacyPlan, units: int) -> None:
+    """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus."""
+    for kind in plan.full():
+        mechanism = plan.mechanism(kind)
+        if not mechanism.participations:
+            continue
+        if plan.epsilon is not None and accounting.epsilon_by_zcdp(mechanism.rho, plan.delta) > ROUND_EPSILON_CAP:
+            raise PlanError(
+                f"one {kind} release alone would cost epsilon above {ROUND_EPSILON_CAP}: "
+                "raise its participations or lower privacy.epsilon"
+            )
+        if 0 < plan.sum_sigma(kind, 1) < SMALLEST_SHARE:
+            raise PlanError(
+                f"{kind}: noise of {plan.sum_sigma(kind, 1):.2g} grid units from one party is below {SMALLEST_SHARE}, "
+                "too coarse a grid: lower privacy.epsilon or the smallest cohort"
+            )
+        if units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population) >= 2 ** (MODULUS_BITS - 1):
+            raise PlanError(f"{kind}: {units} units of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits")
