@@ -234,16 +234,12 @@ def make_plan(target: Target) -> PrivacyPlan:
         "statistics": 1 if target.shares["statistics"] > 0 else 0,
     }
     total = None if target.epsilon is None else accounting.rho_for(target.epsilon, target.delta)
-    sensitivity = 2.0 if target.unit == "interaction" else 1.0
 
-    def mechanism(kind: Release, clip: float, steps: int, inner_steps: int) -> Mechanism:
-        multiplier = 0.0
-        if total is not None and counts[kind]:
-            share = total * target.shares[kind]
-            real = sensitivity * accounting.noise_multiplier_for(share, counts[kind] * inner_steps)
-            multiplier = math.hypot(real, math.sqrt(ROUNDING) / steps)
-        return Mechanism(counts[kind], clip, steps, multiplier, inner_steps, sensitivity)
+    def mechanism(kind: Release, clip: float, steps: int, inner_steps: int = 1) -> Mechanism:
+        rho = None if total is None else total * target.shares[kind]
+        return _calibrated(rho, counts[kind], clip, steps, inner_steps, 2.0 if target.unit == "interaction" else 1.0)
 
+    inner_steps = target.local_steps if target.trust == "local" else 1
     plan = PrivacyPlan(
         kind=target.kind,
         unit=target.unit,
@@ -254,17 +250,23 @@ def make_plan(target: Target) -> PrivacyPlan:
         smallest_cohort=target.smallest_cohort,
         collusion=float(target.collusion),
         rounds=target.rounds,
-        update=mechanism(
-            "update",
-            float(target.clip),
-            grid_steps(target.update_dimension),
-            target.local_steps if target.trust == "local" else 1,
-        ),
-        measurement=mechanism("measurement", 1.0, 1 << 16, 1),
-        statistics=mechanism("statistics", 1.0, 1 << 16, 1),
+        update=mechanism("update", float(target.clip), grid_steps(target.update_dimension), inner_steps),
+        measurement=mechanism("measurement", 1.0, 1 << 16),
+        statistics=mechanism("statistics", 1.0, 1 << 16),
     )
     check_rounds(plan, max(target.users, target.population))
     return plan
+
+
+def _calibrated(
+    rho: float | None, count: int, clip: float, steps: int, inner_steps: int, sensitivity: float
+) -> Mechanism:
+    """A mechanism of which ``count`` releases cost ``rho`` as claimed; None = without noise."""
+    multiplier = 0.0
+    if rho is not None and count:
+        real = sensitivity * accounting.noise_multiplier_for(rho, count * inner_steps)
+        multiplier = math.hypot(real, math.sqrt(ROUNDING) / steps)
+    return Mechanism(count, clip, steps, multiplier, inner_steps, sensitivity)
 
 
 def claims(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> Claims:

@@ -1,0 +1,139 @@
+"""Clients that break, lie or vanish, in a whole run: the round goes on without them, or is aborted, charged and survived."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+
+import simulations.run
+from shared.privacy.accounting import epsilon_by_pld
+from shared.privacy.ledger import read_ledger
+from shared.protocol import declined_record
+from simulations.engine import InProcessGrid
+from simulations.run import new_run
+
+
+def vector_record(values: np.ndarray) -> RecordDict:
+    return RecordDict({"sealed": ArrayRecord({"vector": Array(values)})})
+
+
+def nan(vector):
+    return vector_record(np.full(len(vector), np.nan, np.float32))
+
+
+def infinite(vector):
+    return vector_record(np.full(len(vector), np.inf, np.float64))
+
+
+def huge(vector):
+    return vector_record(np.full(len(vector), 2**31 - 1, np.int32))
+
+
+def short(vector):
+    return vector_record(vector[:3])
+
+
+def empty(_vector):
+    return RecordDict()
+
+
+def declined(_vector):
+    return declined_record()
+
+
+def crash(_vector):
+    return Error(code=0, reason="ValueError: user 7 has 3 purchases")
+
+
+def lost(_vector):
+    return None
+
+
+@pytest.fixture
+def run(tmp_path, tiny, silent, monkeypatch):
+    """Run with clients whose answers are replaced: ``run({node: how}, *settings)``."""
+
+    def start(how, *sets, rounds=None):
+        class TamperingGrid(InProcessGrid):
+            def pull_messages(self, message_ids):
+                out = []
+                for reply in super().pull_messages(message_ids):
+                    node, number = reply.metadata.src_node_id, reply.metadata.group_id
+                    tamper = how.get(node) if rounds is None or int(number) in rounds else None
+                    vector = reply.content.array_records["sealed"]["vector"].numpy() if tamper else None
+                    answer = reply.content if tamper is None else tamper(vector)
+                    if answer is not None:
+                        out.append(self._again(reply, answer))
+                return out
+
+            @staticmethod
+            def _again(reply, answer):
+                changed = Message(answer, reply_to=reply)
+                for name in ("_src_node_id", "_dst_node_id", "_reply_to_message_id"):
+                    changed.metadata.__dict__[name] = reply.metadata.__dict__[name]
+                return changed
+
+        monkeypatch.setattr(simulations.run, "InProcessGrid", TamperingGrid)
+        config = tiny("cohort.deadline=0.5", *sets)
+        summary = new_run(config, tmp_path / "a", cache=tmp_path / "cache", source=None, screen=silent)
+        rows = [json.loads(line) for line in (tmp_path / "a" / "rounds.jsonl").read_text().splitlines()]
+        return summary, rows
+
+    return start
+
+
+@pytest.mark.parametrize("how", [nan, infinite, huge, short, empty, crash, lost])
+def test_one_bad_client_is_left_out_and_the_round_goes_on(run, how):
+    summary, rows = run({5: how})
+    assert summary["stopped"] == "finished"
+    for row in rows:
+        assert row["cohort"] == {"asked": 24, "answered": 23, "declined": 0, "failed": 1}
+    assert np.isfinite(summary["test"]["recall@10"])
+
+
+def test_a_client_that_declines_is_counted_as_that(run):
+    _, rows = run({5: declined})
+    assert rows[0]["cohort"] == {"asked": 24, "answered": 23, "declined": 1, "failed": 0}
+
+
+def test_no_text_of_a_failing_client_is_kept(run, tmp_path):
+    run({5: crash})
+    assert "purchases" not in (tmp_path / "a" / "ledger.jsonl").read_text()
+
+
+def test_below_the_smallest_cohort_a_round_is_aborted_charged_and_changes_nothing(run, tmp_path):
+    summary, rows = run(dict.fromkeys(range(1, 6), lost), rounds={2})
+    assert summary["stopped"] == "finished"
+    assert "aborted" in rows[1]["reason"]
+    assert rows[1]["cohort"]["answered"] == 19
+    assert rows[1]["estimate"] is None
+    assert summary["client_updates"] == 2 * 24
+    results = [e.event for e in read_ledger(tmp_path / "a" / "ledger.jsonl") if e.event["type"] == "result"]
+    assert [e["aborted"] for e in results if e["round"] == 2] == [True]
+    # Asked is paid: the claim counts the aborted round like any other.
+    rho = next(
+        e.event["rho"] for e in read_ledger(tmp_path / "a" / "ledger.jsonl") if e.event.get("release") == "update"
+    )
+    assert summary["epsilon_by_kind"]["update"] == pytest.approx(epsilon_by_pld(3 * rho, 1e-3))
+
+
+def test_all_clients_failing_three_rounds_in_a_row_end_the_run_with_its_results_kept(run):
+    summary, rows = run(dict.fromkeys(range(1, 25), nan), "rounds=9")
+    assert summary["stopped"] == "no quorum"
+    assert len(rows) == 3
+    assert summary["client_updates"] == 0
+    assert summary["test"]["recall@10"] >= 0
+
+
+def test_more_survivors_than_the_smallest_cohort_only_add_noise(run, tmp_path):
+    run({5: lost})
+    results = [e.event for e in read_ledger(tmp_path / "a" / "ledger.jsonl") if e.event["type"] == "result"]
+    plan = next(iter(read_ledger(tmp_path / "a" / "ledger.jsonl"))).event["plan"]
+    honest = 20  # ceil((1 - 0.1) * 22): a tenth of the smallest cohort may collude
+    full = plan["update"]["noise_multiplier"] * plan["update"]["steps"]
+    update = next(e for e in results if e["release"] == "update")
+    assert update["sum_sigma"] == pytest.approx(full * (23 / honest) ** 0.5)
+    assert update["sum_sigma"] >= full
