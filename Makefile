@@ -20,6 +20,7 @@ help: ## List the targets
 	@echo "  Variables: PYTHON=$(PYTHON) (the interpreter of .venv)  PRESET=$(PRESET) (a preset or a TOML file)"
 
 install: $(STAMP) ## Make .venv with everything that development and simulation need
+	@:
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON_CHECK)
@@ -32,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 simulate: ## Install, fetch data and text model, run the default simulation, print table and report
-	@echo "A first simulation needs about 2.6 GB of disk ($(VENV) 2.4 GB, data and text model 0.2 GB) and 10 to 20 minutes"
+	@echo "A first simulation needs about 2.6 GB of disk ($(VENV) 2.4 GB, data and text model 0.2 GB) and 5 to 20 minutes"
 	@echo "on two cores: installing and downloading once, then the run. Later runs only take the run's minutes."
 	@$(MAKE) --no-print-directory install PYTHON=$(PYTHON)
 	$(BIN)/fedrecall-sim run $(PRESET)

@@ -1,8 +1,8 @@
 """What a training step sees of each user: a fresh random split of the history, padded to public sizes.
 
-Every visit splits the user's own visible history at random into context (what the encoder reads) and targets (what it should
-find), so that nothing held out is ever touched. Negatives are uniform over the catalogue and may exclude *visible* positives
-only: excluding a held-out item would tell the model where it is.
+Every visit splits the user's own visible history at random into context (what the encoder reads) and targets (what it
+should find), so that nothing held out is ever touched. Negatives are uniform over the catalogue and may exclude
+*visible* positives only: excluding a held-out item would tell the model where it is.
 """
 
 from __future__ import annotations
@@ -44,7 +44,14 @@ class Batch:
     negative: NDArray[np.float32]
 
 
-def draw(histories: Sequence[History], rngs: Sequence[np.random.Generator], items: int, shape: BatchShape) -> Batch:
+def draw(
+    histories: Sequence[History],
+    rngs: Sequence[np.random.Generator],
+    items: int,
+    shape: BatchShape,
+    *,
+    rows: int | None = None,
+) -> Batch:
     """Split every history at random and draw its negatives.
 
     Args:
@@ -52,8 +59,9 @@ def draw(histories: Sequence[History], rngs: Sequence[np.random.Generator], item
         rngs: one generator per user, so that a user's draw does not depend on who else is in the batch.
         items: size of the catalogue.
         shape: public sizes.
+        rows: size of the batch, the last rows empty; None = one row a history.
     """
-    users = len(histories)
+    users = len(histories) if rows is None else rows
     batch = Batch(
         item=np.zeros((users, shape.context + shape.targets + shape.negatives), np.int64),
         behaviour=np.zeros((users, shape.context, BEHAVIOUR_WIDTH), np.float32),
@@ -85,4 +93,6 @@ def _fill(batch: Batch, row: int, history: History, rng: np.random.Generator, it
     batch.behaviour[row, : len(context)] = behaviour_features(history)[context]
     batch.target[row, : len(targets)] = 1.0
     batch.rating[row, : len(targets)] = np.nan_to_num(history.rating[targets], nan=1.0)
-    batch.negative[row] = ~np.isin(negatives, history.item[positives])
+    liked_items = np.zeros(items, bool)
+    liked_items[history.item[positives]] = True
+    batch.negative[row] = ~liked_items[negatives]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.errors import DeclinedError
+from shared.errors import DeclinedError, LedgerError
 from shared.privacy.ledger import Line
 from shared.privacy.participation import remaining
 from shared.privacy.plan import PrivacyPlan, Release, plan_from_dict
@@ -56,9 +56,17 @@ def admit(gate: Gate, spend: Spend, client: str, release: Release, *, run: str, 
 
 
 def gate_of(genesis: Line) -> Gate:
-    """The gate that a ledger's first line pins."""
+    """The gate that a ledger's first line pins.
+
+    Raises:
+        LedgerError: the line pins nothing.
+        PlanError: it pins a plan that is none.
+    """
     event = genesis.event
-    return Gate(event["run"], plan_from_dict(event["plan"]), event["catalogue"])
+    try:
+        return Gate(event["run"], plan_from_dict(event["plan"]), event["catalogue"])
+    except KeyError as error:
+        raise LedgerError(f"the ledger's first line does not name {error}") from error
 
 
 def count_spend(lines: Iterable[Line]) -> Spend:

@@ -1,14 +1,16 @@
 """The clients that one process serves, and how they answer tasks.
 
-A phone's process serves one client with one user; a shop's one client with many; a simulator's all of them. The code is the
-same: tasks that are equal are answered as one batch, one Opacus sample a user, whatever the number of clients.
+A phone's process serves one client with one user; a shop's one client with many; a simulator's all of them. The code
+is the same: tasks that are equal are answered as one batch, one Opacus sample a user, whatever the number of clients.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,6 +40,8 @@ from shared.protocol import (
     task_digest,
     vector_length,
 )
+
+LONGEST_CLAUSE: Final = 300  # characters: a server must not fill a ledger with what it writes into a task
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,39 @@ def answer_all(host: Host, clients: Sequence[str], record: RecordDict) -> dict[s
         client -> answer, one for each client asked.
     """
     answers = {client: declined_record() for client in clients}
-    known = [client for client in clients if client in host.stores]
+    known = [client for client in answers if client in host.stores]
     try:
         task = parse_task(record)
+        _check(host, task)
         sealed = _release(host, known, task, task_digest(record))
-    except FedrecallError:
+    except Exception as error:  # noqa: BLE001 - the net: whatever it is, neither its type nor its text may cross
+        _note(host, known, error)
         return answers
     return answers | {client: sealed_record(vector) for client, vector in sealed.items()}
+
+
+def _check(host: Host, task: Task) -> None:
+    """What a task must say for this client's catalogue and its plan; before anything is pinned or charged.
+
+    Raises:
+        ProtocolError: sizes that are not the catalogue's, or another number of local steps than the plan accounts for.
+    """
+    header = task.header
+    width, items = host.catalogue.groups["text"].shape[1], len(host.catalogue.ids)
+    if header.encoder.text_width != width or header.encoder.buckets > items:
+        raise ProtocolError(f"an encoder for {header.encoder}, but this catalogue has {items} items of width {width}")
+    steps = header.plan.update.inner_steps
+    if header.plan.trust == "local" and isinstance(task, TrainTask) and task.policy.local_iterations != steps:
+        raise ProtocolError(f"{task.policy.local_iterations} local steps, but the plan accounts for {steps}")
+
+
+def _note(host: Host, clients: Sequence[str], error: Exception) -> None:
+    """Keep what went wrong on this side, in the ledger if there is one yet."""
+    clause = f"{type(error).__name__}: {error}"[:LONGEST_CLAUSE]
+    if host.ledger is not None:
+        # A ledger that cannot be written may be what went wrong.
+        with contextlib.suppress(FedrecallError, OSError, RuntimeError):
+            host.ledger.append([{"type": "decline", "client": client, "clause": clause} for client in clients])
 
 
 def _release(host: Host, clients: Sequence[str], task: Task, digest: str) -> dict[str, NDArray[np.int32]]:
@@ -180,7 +210,8 @@ def _contributions(host: Host, clients: Sequence[str], task: Task, *, private: b
 def _updates(
     host: Host, task: TrainTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
 ) -> Iterator[NDArray[np.floating]]:
-    from client.training import Items, fit  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
+    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
+    from client.training import fit  # noqa: PLC0415 - as above
 
     rngs = [host.randomness.rng(user, task.header.round) for user in users]
     items = Items(dict(host.catalogue.groups), bucket, task.prior)
@@ -188,17 +219,14 @@ def _updates(
 
 
 def _private_update(host: Host, client: str, task: TrainTask) -> NDArray[np.floating]:
-    from client.training import Items, fit_locally_private  # noqa: PLC0415 - as above
+    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
+    from client.training import fit_locally_private  # noqa: PLC0415 - as above
 
     header = task.header
     store = host.stores[client]
     rngs = [host.randomness.rng(user, header.round) for user in store.users]
     histories, rngs = as_units(header.plan.unit, store.histories, rngs)
     mechanism = header.plan.update
-    if task.policy.local_iterations != mechanism.inner_steps:
-        raise ProtocolError(
-            f"{task.policy.local_iterations} local steps, but the plan accounts for {mechanism.inner_steps}"
-        )
     return fit_locally_private(
         header.encoder,
         task.parameters,

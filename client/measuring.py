@@ -67,10 +67,11 @@ def lists(
 def measurement_rows(
     ranked: NDArray[np.int64], histories: Sequence[History], bucket: NDArray[np.int64], buckets: int, k: int
 ) -> NDArray[np.float64]:
-    """The weighted measurement of each user: recall@k, ndcg@10, one for having held-out items, and exposures per bucket.
+    """The weighted measurement of each user.
 
-    Weighted so that the norm of a row is at most 1 (``shared/recall/weights.py``). A user with nothing held out has a row
-    of zeros: the metrics are means over users who can be asked.
+    recall@k, ndcg@10, one for having held-out items, and exposures per bucket, weighted so that the norm of a row is
+    at most 1 (``shared/recall/weights.py``). A user with nothing held out has a row of zeros: the metrics are means
+    over users who can be asked.
 
     Returns:
         (users, 3 + buckets) float64.
@@ -101,4 +102,4 @@ def popularity_rows(histories: Sequence[History], bucket: NDArray[np.int64], buc
     for row, history in enumerate(histories):
         out[row, bucket[history.item[~history.held_out & (history.kind != NOT_INTERESTED)]]] = 1.0
     norm = np.linalg.norm(out, axis=1, keepdims=True)
-    return np.divide(out, norm, out=out, where=norm > 0)
+    return np.asarray(np.divide(out, norm, out=out, where=norm > 0), np.float64)

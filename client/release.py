@@ -1,8 +1,8 @@
 """The one door: nothing leaves a client except through :func:`release`.
 
-Order, for a whole batch of clients with one sync each: the gate; the intent to the ledger, synced to disk; only then is a
-contribution computed and noise drawn; the result to the ledger, synced; only then does a vector leave. A crash in between
-wastes budget; it never reuses or hides it. Updates, measurements and one-off statistics all pass here.
+Order, for a whole batch of clients with one sync each: the gate; the intent to the ledger, synced to disk; only then
+is a contribution computed and noise drawn; the result to the ledger, synced; only then does a vector leave. A crash
+in between wastes budget; it never reuses or hides it. Updates, measurements and one-off statistics all pass here.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ def release(
         Each vector is the sum of its units' contributions, clipped per unit, plus the client's noise share of the plan;
         every one has a synced intent that was charged before.
     """
-    admitted = [client for client in clients if _admitted(request, client, gate, spend, ledger)]
+    refused = {client: clause for client in clients if (clause := _refusal(request, client, gate, spend)) is not None}
+    if refused:
+        ledger.append(_decline(request, client, clause) for client, clause in refused.items())
+    admitted = [client for client in clients if client not in refused]
     if not admitted:
         return {}
     source = {client: noise(client) for client in admitted}
@@ -111,8 +114,8 @@ def seal(
     """One client's vector: the sum of its units' integer contributions plus its noise share.
 
     Args:
-        rows: (units, d) integers on the grid, each of norm at most ``mechanism.steps``; or, if ``private``, one real row
-            that is private already and is only rounded to the grid.
+        rows: (units, d) integers on the grid, each of norm at most ``mechanism.steps``; or, if ``private``, one real
+            row that is private already and is only rounded to the grid.
         mechanism: grid and clip.
         sigma: standard deviation of the share in grid units.
         noise: where it comes from.
@@ -122,12 +125,13 @@ def seal(
     """
     if private:
         grid = np.nan_to_num(rows.sum(axis=0) * (mechanism.steps / mechanism.clip))
-        return np.clip(np.rint(grid), -(2**30), 2**30).astype(np.int32)
+        return np.asarray(np.clip(np.rint(grid), -(2**30), 2**30), np.int32)
     total = rows.sum(axis=0, dtype=np.int64) + discrete_gaussian(sigma, rows.shape[1], noise)
-    return total.astype(np.int32)
+    return np.asarray(total, np.int32)
 
 
-def _admitted(request: Request, client: str, gate: Gate, spend: Spend, ledger: Ledger) -> bool:
+def _refusal(request: Request, client: str, gate: Gate, spend: Spend) -> str | None:
+    """Why a client declines; None = it takes part."""
     try:
         admit(
             gate,
@@ -139,10 +143,13 @@ def _admitted(request: Request, client: str, gate: Gate, spend: Spend, ledger: L
             catalogue=request.catalogue,
         )
     except DeclinedError as refusal:
-        event = {"type": "decline", "client": client, "round": request.round, "release": request.release}
-        ledger.append([{**event, "clause": str(refusal)}])
-        return False
-    return True
+        return str(refusal)
+    return None
+
+
+def _decline(request: Request, client: str, clause: str) -> dict[str, object]:
+    event = {"type": "decline", "client": client, "round": request.round, "release": request.release}
+    return {**event, "clause": clause}
 
 
 def _intent(request: Request, client: str, plan: PrivacyPlan, noise: NoiseSource) -> dict[str, object]:
@@ -168,14 +175,16 @@ def _per_client(
     private: bool,
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """Cut a stream of rows into the rows of each client, without holding more than a client and a chunk."""
-    rest: NDArray[np.floating] = np.zeros((0, length))
+    rest: NDArray[np.floating] = np.zeros((0, length), np.float32)
     for client in clients:
-        wanted = 1 if private else units(client)
-        parts, missing = [], wanted
+        missing = 1 if private else units(client)
+        parts: list[NDArray[np.floating]] = []
         while missing > len(rest):
-            parts.append(rest)
+            parts += [rest] if len(rest) else []
             missing -= len(rest)
             rest = next(chunks)
+            if rest.shape[1:] != (length,):
+                raise ValueError(f"rows of shape {rest.shape}, expected (units, {length})")
         parts.append(rest[:missing])
         rest = rest[missing:]
         yield client, np.concatenate(parts) if len(parts) > 1 else parts[0]

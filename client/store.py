@@ -7,15 +7,46 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.errors import DataError
 from shared.history import KINDS, History
+
+COLUMNS: Final[Mapping[str, type]] = {
+    "item": np.int32,
+    "kind": np.int8,
+    "count": np.float32,
+    "dwell": np.float32,
+    "rating": np.float32,
+    "time": np.float64,
+    "held_out": np.bool_,
+}
+# What zipfile and numpy raise on hostile bytes: a header is parsed before its checksum is known.
+BROKEN_ARCHIVE: Final = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +71,8 @@ def save_store(store: ClientStore, path: Path) -> None:
         "lengths": np.array([len(h) for h in store.histories], np.int64),
     }
     for field in fields(History):
-        arrays[field.name] = np.concatenate([getattr(h, field.name) for h in store.histories])
+        columns = [getattr(h, field.name) for h in store.histories]
+        arrays[field.name] = np.concatenate(columns).astype(COLUMNS[field.name])
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     path.write_bytes(buffer.getvalue())
@@ -57,23 +89,41 @@ def load_store(path: Path, items: int) -> ClientStore:
         DataError: the file is missing, broken, or speaks of items that the catalogue does not have.
     """
     try:
-        with np.load(path, allow_pickle=False) as data:
-            raw = {name: data[name] for name in data.files}
-        client, *users = json.loads(raw["names"].tobytes())
-        ends = np.cumsum(raw["lengths"])[:-1]
-        parts = {field.name: np.split(raw[field.name], ends) for field in fields(History)}
-    except OSError as error:
-        raise DataError(f"{path}: no client store ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a client store: {error}") from error
-    histories = tuple(History(**_row(parts, row)) for row in range(len(users)))
-    for user, history in zip(users, histories, strict=True):
-        if len(history) and not (0 <= history.item.min() and history.item.max() < items):
-            raise DataError(f"{path}: user {user} has an item outside the catalogue's {items}: another catalogue?")
-        if len(history) and not (0 <= history.kind.min() and history.kind.max() < len(KINDS)):
-            raise DataError(f"{path}: user {user} has a kind of behaviour outside {KINDS}")
-    return ClientStore(client, tuple(users), histories)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
+            raw = {name: data[name] for name in ("names", "lengths", *(field.name for field in fields(History)))}
+        client, *users = json.loads(raw.pop("names").tobytes())
+        lengths = raw.pop("lengths")
+    except BROKEN_ARCHIVE as error:
+        raise DataError(f"{path}: not a client store ({type(error).__name__}: {error})") from error
+    if not (isinstance(client, str) and users and all(isinstance(user, str) for user in users)):
+        raise DataError(f"{path}: a store names its client and at least one user")
+    if lengths.dtype != np.int64 or lengths.shape != (len(users),) or lengths.min() < 0:
+        raise DataError(f"{path}: one length of a history for each of the {len(users)} users, none below 0")
+    _check(raw, int(lengths.sum()), items, path)
+    parts = {name: np.split(column, np.cumsum(lengths)[:-1]) for name, column in raw.items()}
+    histories = (History(**{name: columns[row] for name, columns in parts.items()}) for row in range(len(users)))
+    return ClientStore(client, tuple(users), tuple(histories))
 
 
-def _row(parts: Mapping[str, list[Any]], row: int) -> dict[str, Any]:
-    return {name: columns[row] for name, columns in parts.items()}
+def _check(raw: Mapping[str, NDArray[Any]], rows: int, items: int, path: Path) -> None:
+    """Types, lengths and ranges: training and measuring rely on them.
+
+    Raises:
+        DataError: names the column and what it should hold.
+    """
+    for name, kind in COLUMNS.items():
+        if raw[name].dtype != kind or raw[name].shape != (rows,):
+            raise DataError(
+                f"{path}: column {name} is {raw[name].dtype} {raw[name].shape}, expected {np.dtype(kind)} ({rows},)"
+            )
+    rating = raw["rating"][~np.isnan(raw["rating"])]
+    for right, what in (
+        (((raw["item"] >= 0) & (raw["item"] < items)).all(), f"an item outside the catalogue's {items}"),
+        (((raw["kind"] >= 0) & (raw["kind"] < len(KINDS))).all(), f"a kind of behaviour outside {KINDS}"),
+        (((raw["count"] >= 0) & np.isfinite(raw["count"])).all(), "a count below 0 or not finite"),
+        (((raw["dwell"] >= 0) & (raw["dwell"] <= 1)).all(), "a dwell time outside 0..1"),
+        (((rating >= 0) & (rating <= 1)).all(), "a rating outside 0..1"),
+        (np.isfinite(raw["time"]).all(), "a time that is not finite"),
+    ):
+        if not right:
+            raise DataError(f"{path}: has {what}")

@@ -1,18 +1,17 @@
 """Local training: each privacy unit's own contribution to the model, by Opacus.
 
 ``fit`` takes a batch of users; one Opacus sample is one user, so its per-sample gradient *is* that user's update
-(Ponomareva et al. 2023, section 5.1, on choosing the unit). One local iteration: the gradient. Several: each user's steps run on
-its own copy of the parameters (vectorised over users), and the whole change is the contribution. Clipping and noise for the
-trusts "distributed" and "central" come later, in ``client/release.py``; trust "local" clips and adds noise here, at every step.
-
-All parameters act on per-user tensors: an item tower shared by the batch would give Opacus one gradient per *item*.
+(Ponomareva et al. 2023, section 5.1, on choosing the unit). One local iteration: the gradient. Several: each user's
+steps run on its own copy of the parameters, side by side, and the whole change is the contribution. Clipping and
+noise for the trusts "distributed" and "central" come later, in ``client/release.py``; trust "local" clips and adds
+noise here, at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
+from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,64 +19,34 @@ from numpy.typing import NDArray
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
-from torch.nn import functional
 
-from client.batch import Batch, BatchShape, draw
-from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
-from shared.history import BEHAVIOUR_WIDTH, History
-from shared.policy.recall_policy import RecallPolicy, Similarity
+from client.batch import Batch, draw
+from client.model import HistoryEncoder, Items, Problem, flatten, gather, logits, losses, own_learned
+from shared.encoder.spec import EncoderSpec, Floats
+from shared.history import History
+from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.noise import NoiseSource
 from shared.protocol import TrainingTerms
 
-CHUNK = 64  # users at a time: bounds memory; results do not depend on it
-_EPS = 1e-6
+# Users at a time. Always this many, the last ones empty: kernels round differently for other shapes, and a user's
+# contribution must not depend, not even in its last bit, on who else is in the batch. That holds where the widths of
+# text and item vectors and the number of places are multiples of 16, as they are unless someone sets them otherwise
+# (rows then begin at multiples of a vector register); for other sizes it holds up to the rounding of float32.
+CHUNK: Final = 16
 
 
-@dataclass(frozen=True)
-class Items:
-    """The public side of training.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as a decorator too: on tensors this small a second one waits longer than it works.
 
-    Attributes:
-        groups: feature group -> (items, width) float32.
-        bucket: (items,) row of each item in per-item vectors.
-        prior: (buckets,) log private popularity.
+    Nor may the last bit of a contribution depend on how many cores a machine has.
     """
-
-    groups: dict[str, Floats]
-    bucket: NDArray[np.int64]
-    prior: Floats
-
-
-class HistoryEncoder(nn.Module):
-    """The forward pass of ``shared/encoder/encode.py`` on per-user tensors: logits of targets and negatives."""
-
-    def __init__(
-        self, spec: EncoderSpec, shape: BatchShape, similarity: Similarity, weight: float, bias: float
-    ) -> None:
-        super().__init__()
-        self.projection = nn.Linear(spec.text_width, spec.rank, bias=False)
-        self.identity = nn.Embedding(spec.buckets, spec.rank)
-        self.bias = nn.Embedding(spec.buckets, 1)
-        self.behaviour = nn.Linear(BEHAVIOUR_WIDTH, 1, bias=False)
-        self.context = shape.context
-        self.kind, self.weight, self.bias_weight = similarity, weight, bias
-
-    def forward(self, text: Tensor, bucket: Tensor, behaviour: Tensor, offset: Tensor) -> Tensor:
-        """Logits R of the items after the context.
-
-        Args:
-            text: (users, places, text_width).
-            bucket: (users, places).
-            behaviour: (users, context, BEHAVIOUR_WIDTH).
-            offset: (users, places - context), what the frozen groups and the prior contribute.
-        """
-        vectors = self.projection(text) + self.identity(bucket)
-        weight = self.behaviour(behaviour).squeeze(-1)
-        mean = weight / (weight.abs().sum(1, keepdim=True) + _EPS)
-        user = torch.einsum("ul,ulr->ur", mean, vectors[:, : self.context])
-        item = vectors[:, self.context :]
-        score = self.weight * _similarity(self.kind, user, item)
-        return score + self.bias_weight * self.bias(bucket[:, self.context :]).squeeze(-1) + offset
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit(
@@ -93,20 +62,23 @@ def fit(
 
     Yields:
         (chunk, size) float32, one row per user in the given order: the change of the parameters that the user wishes.
-        The rows of an empty history are zeros.
+        The rows of an empty history are zeros. A row depends on its own user alone, bit for bit
+        (see ``CHUNK``).
     """
-    for start in range(0, len(histories), CHUNK):
-        part = slice(start, start + CHUNK)
-        visits = [
-            draw(histories[part], rngs[part], len(items.bucket), _shape(training))
-            for _ in range(policy.local_iterations)
-        ]
+    problem = Problem(spec, items, policy, training)
+    encoder = HistoryEncoder(spec, parameters)
+    if policy.local_iterations == 1:
+        module, projected = GradSampleModule(encoder, loss_reduction="sum"), _projected(problem, encoder)
+    for part, streams in _chunks(histories, rngs):
+        visits = [_visit(problem, part, streams) for _ in range(policy.local_iterations)]
         if policy.local_iterations == 1:
-            yield -training.learning_rate * _per_sample(spec, parameters, items, policy, training, visits[0])
+            rows = _one_step(problem, module, projected, visits[0])
         else:
-            yield _several_steps(spec, parameters, items, policy, training, visits)
+            rows = _several_steps(problem, encoder, visits)
+        yield rows[: len(part)]
 
 
+@one_thread()
 def fit_locally_private(
     spec: EncoderSpec,
     parameters: Floats,
@@ -122,28 +94,34 @@ def fit_locally_private(
 ) -> Floats:
     """Trust "local": Opacus DP-SGD over this client's users, all the noise added here at every step.
 
-    Fixed steps (``policy.local_iterations``), every unit in every step, a public normaliser (1: the sum is taken), noise from
-    ``noise`` also when all histories are empty. The result is a float release (docs/privacy.md says what that leaves open).
+    Fixed steps (``policy.local_iterations``), every unit in every step, a public normaliser (1: the sum is taken),
+    noise from ``noise`` also when all histories are empty. The result is a float release (docs/privacy.md says what
+    that leaves open).
 
     Formal guarantees:
-        Each step is a Gaussian mechanism of sensitivity ``clip`` and noise ``noise_multiplier * clip`` on the sum of clipped
-        per-unit gradients, so the returned change costs ``local_iterations / (2 noise_multiplier^2)`` zCDP per unit.
+        Each step is a Gaussian mechanism of sensitivity ``clip`` and noise ``noise_multiplier * clip`` on the sum of
+        clipped per-unit gradients, so the returned change costs ``local_iterations / (2 noise_multiplier^2)`` zCDP per
+        unit.
+
+    Edge cases:
+        a unit whose gradient is not finite contributes zero; no unit at all -> noise alone.
 
     Returns:
         (size,) float32, the private change of the parameters, *summed* over units.
     """
-    module = _module(spec, parameters, policy, training)
+    problem = Problem(spec, items, policy, training)
+    encoder = HistoryEncoder(spec, parameters)
+    module = GradSampleModule(encoder, loss_reduction="sum")
     optimizer = _PrivateSgd(module, training.learning_rate, clip, noise_multiplier, noise)
+    chunks = list(_chunks(histories, rngs))
     for _ in range(policy.local_iterations):
-        optimizer.zero_grad()
-        for start in range(0, len(histories), CHUNK):
-            part = slice(start, start + CHUNK)
-            visit = draw(histories[part], rngs[part], len(items.bucket), _shape(training))
-            _loss(module, items, policy, training, visit, spec).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.signal_skip_step(do_skip=start + CHUNK < len(histories))
+        projected = _projected(problem, encoder)
+        for number, (part, streams) in enumerate(chunks, 1):
+            _backward(problem, module, projected, _visit(problem, part, streams), 1.0)
+            optimizer.signal_skip_step(do_skip=number < len(chunks))
             optimizer.step()
             optimizer.zero_grad()
-    return _flat(p.detach() for p in module.parameters()) - parameters
+    return flatten([p.detach() for p in encoder.parameters()], 0) - parameters
 
 
 class _PrivateSgd(DPOptimizer):  # type: ignore[misc]
@@ -158,7 +136,20 @@ class _PrivateSgd(DPOptimizer):  # type: ignore[misc]
         )
         self._source = noise
 
+    def clip_and_accumulate(self) -> None:
+        """As Opacus', but a sample that is not finite becomes zero first.
+
+        Opacus multiplies it by a factor that is NaN or 0: the sum would be NaN whatever the noise, and a server that
+            picks
+        the parameters could make it so for exactly those who have a given item.
+        """
+        finite = torch.stack([torch.isfinite(p.grad_sample).flatten(1).all(1) for p in self.params]).all(0)
+        for p in self.params:
+            p.grad_sample[~finite] = 0.0
+        super().clip_and_accumulate()
+
     def add_noise(self) -> None:
+        """Noise for every coordinate of every step, whatever the batch held."""
         sigma = self.noise_multiplier * self.max_grad_norm
         for p in self.params:
             drawn = torch.from_numpy(_normal(self._source, p.numel())).to(p.dtype).reshape(p.shape)
@@ -166,139 +157,55 @@ class _PrivateSgd(DPOptimizer):  # type: ignore[misc]
 
 
 def _normal(noise: NoiseSource, size: int) -> NDArray[np.float64]:
-    """Standard normals from 53-bit uniforms by Box and Muller; floating point, which is why local trust is marked so."""
+    """Standard normals from 53-bit uniforms by Box and Muller; floating point, so local trust is marked as such."""
     uniform = (noise.words(2 * size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.sqrt(-2.0 * np.log1p(-uniform[:size])) * np.cos(2.0 * np.pi * uniform[size:])
+    return np.asarray(np.sqrt(-2.0 * np.log1p(-uniform[:size])) * np.cos(2.0 * np.pi * uniform[size:]), np.float64)
 
 
-def _shape(training: TrainingTerms) -> BatchShape:
-    return BatchShape(training.context, training.targets, training.negatives)
+def _chunks(
+    histories: Sequence[History], rngs: Sequence[np.random.Generator]
+) -> Iterator[tuple[Sequence[History], Sequence[np.random.Generator]]]:
+    """``CHUNK`` users at a time; at least one chunk, so that a step and its noise are never left out."""
+    for start in range(0, max(len(histories), 1), CHUNK):
+        yield histories[start : start + CHUNK], rngs[start : start + CHUNK]
 
 
-def _module(spec: EncoderSpec, parameters: Floats, policy: RecallPolicy, training: TrainingTerms) -> GradSampleModule:
-    module = HistoryEncoder(
-        spec, _shape(training), policy.similarity["text"], policy.weight("text"), policy.weight("popularity")
-    )
-    _load(module, spec, parameters)
-    return GradSampleModule(module, loss_reduction="sum")
+def _visit(problem: Problem, part: Sequence[History], streams: Sequence[np.random.Generator]) -> Batch:
+    return draw(part, streams, len(problem.items.bucket), problem.shape, rows=CHUNK)
 
 
-def _load(module: nn.Module, spec: EncoderSpec, parameters: Floats) -> None:
-    parts = {name: torch.from_numpy(part.copy()) for name, part in unpack(spec, parameters).items()}
-    module.load_state_dict(
-        {
-            "projection.weight": parts["projection"].T,
-            "identity.weight": parts["identity"],
-            "bias.weight": parts["bias"][:, None],
-            "behaviour.weight": parts["behaviour"][None],
-        }
-    )
+def _backward(problem: Problem, module: nn.Module, projected: Tensor, visit: Batch, factor: float) -> None:
+    """Leave ``factor`` times each user's gradient in ``grad_sample``, (CHUNK, ...), of every parameter."""
+    inputs = gather(problem, visit)
+    scores = logits(problem.policy, module(inputs, projected), inputs)
+    (losses(problem.training.loss, scores, inputs).sum() * factor).backward()  # type: ignore[no-untyped-call]
 
 
-def _flat(tensors: Iterator[Tensor]) -> Floats:
-    """Module order (projection, identity, bias, behaviour) is the flat vector's; only the projection is transposed."""
-    projection, *others = tensors
-    parts = [projection.transpose(-1, -2), *others]
-    return torch.cat([p.reshape(-1) for p in parts]).numpy()
+@one_thread()
+def _projected(problem: Problem, encoder: HistoryEncoder) -> Tensor:
+    return encoder.project(problem.items.groups["text"])
 
 
-def _per_sample(
-    spec: EncoderSpec, parameters: Floats, items: Items, policy: RecallPolicy, training: TrainingTerms, visit: Batch
-) -> Floats:
-    """Opacus' per-sample gradients, (users, size)."""
-    module = _module(spec, parameters, policy, training)
-    _loss(module, items, policy, training, visit, spec).sum().backward()  # type: ignore[no-untyped-call]
-    projection, *others = (p.grad_sample for p in module.parameters())
-    users = len(visit.item)
-    parts = [projection.transpose(-1, -2), *others]
-    return torch.cat([p.reshape(users, -1) for p in parts], dim=1).numpy()
+@one_thread()
+def _one_step(problem: Problem, module: GradSampleModule, projected: Tensor, visit: Batch) -> Floats:
+    """Opacus' per-sample gradients times minus the learning rate, (CHUNK, size)."""
+    _backward(problem, module, projected, visit, -problem.training.learning_rate)
+    rows = flatten([p.grad_sample for p in module.parameters()], 1)
+    module.zero_grad()
+    return rows
 
 
-def _several_steps(
-    spec: EncoderSpec,
-    parameters: Floats,
-    items: Items,
-    policy: RecallPolicy,
-    training: TrainingTerms,
-    visits: list[Batch],
-) -> Floats:
-    """Each user's own copy of the parameters through all visits; torch.func vectorises the loop over users."""
-    module = _module(spec, parameters, policy, training).to_standard_module()
-    start = {name: p.detach() for name, p in module.named_parameters()}
-    users = len(visits[0].item)
-    own = {name: p.expand(users, *p.shape).clone() for name, p in start.items()}
-
-    def loss(params: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        single = [x[None] for x in inputs]
-        logits = torch.func.functional_call(module, params, tuple(single[:4]))
-        return _losses(training, logits, *single[4:])[0]
-
-    gradient = torch.func.vmap(torch.func.grad(loss))
+@one_thread()
+def _several_steps(problem: Problem, encoder: HistoryEncoder, visits: Sequence[Batch]) -> Floats:
+    """Each user's own copy of the parameters through all visits, side by side; its whole change, (CHUNK, size)."""
+    start = {name: p.detach() for name, p in encoder.named_parameters()}
+    own = {name: p.expand(CHUNK, *p.shape).clone() for name, p in start.items()}
     for visit in visits:
-        step = gradient(own, *_inputs(items, policy, visit, spec), *_targets(visit))
-        own = {name: p - training.learning_rate * step[name] for name, p in own.items()}
-    change = [own[name] - start[name] for name in start]
-    parts = [change[0].transpose(-1, -2), *change[1:]]
-    return torch.cat([p.reshape(users, -1) for p in parts], dim=1).numpy()
-
-
-def _loss(
-    module: nn.Module, items: Items, policy: RecallPolicy, training: TrainingTerms, visit: Batch, spec: EncoderSpec
-) -> Tensor:
-    return _losses(training, module(*_inputs(items, policy, visit, spec)), *_targets(visit))
-
-
-def _targets(visit: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.from_numpy(visit.target), torch.from_numpy(visit.rating), torch.from_numpy(visit.negative)
-
-
-def _inputs(
-    items: Items, policy: RecallPolicy, visit: Batch, spec: EncoderSpec
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather the public vectors of every place, and what the frozen groups say of the candidates."""
-    context = visit.behaviour.shape[1]
-    item = torch.from_numpy(visit.item)
-    bucket = torch.from_numpy(items.bucket)[item]
-    behaviour = torch.from_numpy(visit.behaviour)
-    candidates = item[:, context:]
-    offset = policy.weight("popularity") * torch.from_numpy(items.prior)[bucket[:, context:]]
-    plain = behaviour @ torch.from_numpy(plain_behaviour())
-    mean = plain / (plain.abs().sum(1, keepdim=True) + _EPS)
-    for group in ("lexical", "category"):
-        if policy.weight(group) and items.groups[group].shape[1]:
-            vectors = torch.from_numpy(items.groups[group])
-            profile = torch.einsum("ul,ulw->uw", mean, vectors[item[:, :context]])
-            offset = offset + policy.weight(group) * _similarity(policy.similarity[group], profile, vectors[candidates])
-    return torch.from_numpy(items.groups["text"])[item], bucket, behaviour, offset
-
-
-def _similarity(kind: Similarity, user: Tensor, item: Tensor) -> Tensor:
-    """(users, places) from (users, width) and (users, places, width); the twin of ``shared/recall/scoring.py``."""
-    product = torch.einsum("uw,upw->up", user, item)
-    if kind == "dot":
-        return product
-    if kind == "euclidean":
-        return 2.0 * product - item.square().sum(-1) - user.square().sum(-1, keepdim=True)
-    # The square root's slope at zero is infinite: an empty context would give NaN gradients without the small constant.
-    lengths = (user.square().sum(-1, keepdim=True) + _EPS**2).sqrt() * (item.square().sum(-1) + _EPS**2).sqrt()
-    return product / (lengths + _EPS)
-
-
-def _losses(training: TrainingTerms, logits: Tensor, target: Tensor, rating: Tensor, negative: Tensor) -> Tensor:
-    """(users,) loss of each user: the mean over its targets, 0 where there is none."""
-    places = target.shape[1]
-    wanted, other = logits[:, :places], logits[:, places:]
-    count = target.sum(1).clamp(min=1.0)
-    if training.loss == "softmax":
-        # Negatives stand for the whole catalogue: uniform, so their number is a constant that cancels in the gradient's
-        # direction up to the weight of the target itself (Jean et al. 2015, section 3).
-        rest = torch.logsumexp(other + torch.where(negative > 0, 0.0, -1e9), dim=1, keepdim=True)
-        each = torch.logaddexp(wanted, rest) - wanted
-    elif training.loss == "bpr":
-        pairs = functional.softplus(other[:, None, :] - wanted[:, :, None]) * negative[:, None, :]
-        each = pairs.sum(2) / negative.sum(1).clamp(min=1.0)[:, None]
-    else:
-        each = (torch.sigmoid(wanted) - rating).square()
-        missed = (torch.sigmoid(other).square() * negative).sum(1) / negative.sum(1).clamp(min=1.0)
-        each = each + missed[:, None]
-    return (each * target).sum(1) / count
+        inputs = gather(problem, visit)
+        leaves = [p.requires_grad_() for p in own.values()]
+        scores = logits(problem.policy, own_learned(own, inputs), inputs)
+        # The sum keeps users apart: nobody's loss depends on another's copy.
+        steps = torch.autograd.grad(losses(problem.training.loss, scores, inputs).sum(), leaves)
+        rate = problem.training.learning_rate
+        own = {name: p.detach() - rate * step for (name, p), step in zip(own.items(), steps, strict=True)}
+    return flatten([own[name] - start[name] for name in start], 1)

@@ -19,13 +19,14 @@ def as_units(
 ) -> tuple[list[History], list[np.random.Generator]]:
     """The samples of local training.
 
-    user: the histories as they are. interaction: every event is put into one of ``BLOCKS`` disjoint blocks by a draw of its own,
-    and a block is a sample: context and targets both come from it. So an event touches exactly one sample, in its own
-    right and as somebody's context, and taking it away changes one clipped gradient into another: sensitivity twice
-    the clip (``Mechanism.sensitivity``). A sample of one event each would leak through the contexts of all others.
+    user: the histories as they are. interaction: every event is put into one of ``BLOCKS`` disjoint blocks by a draw
+    of its own, and a block is a sample: context and targets both come from it. So an event touches exactly one
+    sample, in its own right and as somebody's context, and taking it away changes one clipped gradient into another:
+    sensitivity twice the clip (``Mechanism.sensitivity``). A sample of one event each would leak through the contexts
+    of all others.
 
-    Formal guarantees: for unit "interaction", the multiset of samples differs in one element between histories that differ
-    in one event, given the same draws.
+    Formal guarantees: for unit "interaction", the multiset of samples differs in one element between histories that
+    differ in one event, given the same draws.
 
     Edge cases: an empty history gives empty samples, as many as any other.
     """

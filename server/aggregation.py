@@ -1,7 +1,7 @@
 """From the sum of sealed vectors to the next model: the server's optimizers.
 
-FedAvg (McMahan et al. 2017), FedAdam and FedAdagrad (Reddi et al. 2021, Algorithm 2). Each is a function on a frozen state.
-Everything here is post-processing of released sums.
+FedAvg (McMahan et al. 2017), FedAdam and FedAdagrad (Reddi et al. 2021, Algorithm 2). Each is a function on a frozen
+state. Everything here is post-processing of released sums.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ def apply(
     rate = learning_rate * (min(1.0, step / warmup) if warmup else 1.0)
     if kind == "fedavg":
         return np.asarray(parameters + rate * mean, np.float32), OptimizerState(step, state.first, state.second)
-    first = BETA1 * state.first + (1.0 - BETA1) * mean
-    unbiased = first / (1.0 - BETA1**step)
+    # As in Adam (Kingma and Ba 2015), moments are freed of their bias towards zero, which Reddi et al. leave in.
+    first = np.asarray(BETA1 * state.first + (1.0 - BETA1) * mean, np.float32)
     if kind == "fedadam":
-        second = BETA2 * state.second + (1.0 - BETA2) * np.square(mean)
-        scale = np.sqrt(second / (1.0 - BETA2**step)) + TAU
+        second = np.asarray(BETA2 * state.second + (1.0 - BETA2) * np.square(mean), np.float32)
+        scale = np.sqrt(second / (1.0 - BETA2**step))
     else:
-        second = state.second + np.square(mean)
-        scale = np.sqrt(second) + TAU
-    moved = parameters + rate * unbiased / scale
-    return np.asarray(moved, np.float32), OptimizerState(step, first.astype(np.float32), second.astype(np.float32))
+        second = np.asarray(state.second + np.square(mean), np.float32)
+        scale = np.sqrt(second)
+    moved = parameters + rate * (first / (1.0 - BETA1**step)) / (scale + TAU)
+    return np.asarray(moved, np.float32), OptimizerState(step, first, second)
 
 
 def mean_update(total: np.ndarray, clip: float, steps: int, units: int) -> Floats:
@@ -73,8 +73,8 @@ def mean_update(total: np.ndarray, clip: float, steps: int, units: int) -> Float
 def log_popularity(total: np.ndarray, steps: int, sigma: float) -> Floats:
     """Log private popularity from the noisy grid sum; centred, (buckets,) float32.
 
-    Below the noise's standard deviation counts say nothing, so they are floored there (at 0.1 users without noise), which
-    keeps rare items apart from unknown ones by about as much as the data can tell.
+    Below the noise's standard deviation counts say nothing, so they are floored there (at 0.1 users without noise),
+    which keeps rare items apart from unknown ones by about as much as the data can tell.
     """
     counts = np.maximum(total / steps, 0.0) + max(sigma / steps, 0.1)
     log = np.log(counts)

@@ -1,6 +1,7 @@
 """The server's whole state in one file, written atomically after every round.
 
-One safetensors file: arrays, and the rest as JSON in its metadata. A kill leaves the old file or the new one, never half.
+One safetensors file: arrays, and the rest as JSON in its metadata. A kill leaves the old file or the new one, never
+half.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from safetensors.numpy import save
 
 from server.aggregation import OptimizerState
 from shared.encoder.spec import Floats
-from shared.errors import RunError
+from shared.errors import FedrecallError, RunError
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
 from shared.policy.rules import RulesState, state_from_dict, state_to_dict
 from shared.privacy.plan import Release
@@ -87,20 +88,23 @@ def load_state(path: Path) -> State:
         with safe_open(path, framework="numpy") as file:
             public = json.loads(file.metadata()["state"])
             arrays = {name: file.get_tensor(name) for name in ("parameters", "prior", "first", "second")}
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        state = State(
+            round=public["round"],
+            parameters=arrays["parameters"],
+            optimizer=OptimizerState(public["step"], arrays["first"], arrays["second"]),
+            prior=arrays["prior"],
+            policy=policy_from_dict(public["policy"]),
+            controller=state_from_dict(public["controller"]),
+            used=public["used"],
+            failures=public["failures"],
+            updates=public["updates"],
+            ledgers=public["ledgers"],
+        )
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
-    return State(
-        round=public["round"],
-        parameters=arrays["parameters"],
-        optimizer=OptimizerState(public["step"], arrays["first"], arrays["second"]),
-        prior=arrays["prior"],
-        policy=policy_from_dict(public["policy"]),
-        controller=state_from_dict(public["controller"]),
-        used=public["used"],
-        failures=public["failures"],
-        updates=public["updates"],
-        ledgers=public["ledgers"],
-    )
+    if not state.parameters.shape == state.optimizer.first.shape == state.optimizer.second.shape:
+        raise RunError(f"{path}: no readable checkpoint (the optimizer's moments are not as long as the parameters)")
+    return state
 
 
 def charge(state: State, clients: list[str], release: Release) -> State:

@@ -213,7 +213,9 @@ def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]
     candidates = eligible(job.clients, used, job.plan.mechanism(kind).participations)
     cohort = choose(candidates, used, job.cohort_size, desk.rng(header.round, kind))
     record = task_record(task)
-    desk.ledger.append([_intent(job.plan, task, task_digest(record), cohort)])
+    # Under central trust the server is the one that draws noise, so its intent names the source.
+    noise = desk.noise(header.round, kind) if job.plan.trust == "central" else None
+    desk.ledger.append([_intent(job.plan, task, task_digest(record), cohort, noise)])
     state = charge(state, cohort, kind)
     answers = exchange(
         desk.grid,
@@ -227,9 +229,8 @@ def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]
         deadline=job.config.cohort.deadline,
         smallest=job.plan.smallest_cohort,
     )
-    if job.plan.trust == "central":
+    if noise is not None:
         # The server's own noise is drawn once, on the sum, before anything else looks at it.
-        noise = desk.noise(header.round, kind)
         drawn = discrete_gaussian(job.plan.sum_sigma(kind, len(answers.survivors)), len(answers.total), noise)
         answers = replace(answers, total=answers.total + drawn)
     desk.ledger.append([_result(job.plan, task, answers)])
@@ -252,7 +253,7 @@ def _used(state: State, kind: Release) -> dict[str, int]:
     return {client: kinds.get(kind, 0) for client, kinds in state.used.items()}
 
 
-def _intent(plan: PrivacyPlan, task: Task, digest: str, cohort: list[str]) -> Row:
+def _intent(plan: PrivacyPlan, task: Task, digest: str, cohort: list[str], noise: NoiseSource | None) -> Row:
     kind = release_of(task)
     return {
         "type": "intent",
@@ -262,6 +263,7 @@ def _intent(plan: PrivacyPlan, task: Task, digest: str, cohort: list[str]) -> Ro
         "task": digest,
         "cohort": cohort,
         "rho": None if plan.epsilon is None else plan.mechanism(kind).rho,
+        "noise_source": "clients" if noise is None else noise.name,
     }
 
 

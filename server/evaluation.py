@@ -1,10 +1,11 @@
 """From noisy sums of reports to global recall and coverage, each with an error bar.
 
-Scalars by the delta method for ratios. Exposure: the noisy count of an item is its true count plus Gaussian noise of known
-variance; counting what is above zero would call half of the unseen items covered. So the distribution of true counts over items is
-estimated by non-parametric maximum likelihood (Kiefer and Wolfowitz 1956; EM on a grid), and effective coverage (items with at
-least m exposures, m about one standard deviation of the noise), Gini and head share are read off it. Raw coverage cannot be
-told from such sums: zero and one exposure look the same (docs/privacy.md). Everything here is post-processing.
+Scalars by the delta method for ratios. Exposure: the noisy count of an item is its true count plus Gaussian noise of
+known variance; counting what is above zero would call half of the unseen items covered. So the distribution of true
+counts over items is estimated by non-parametric maximum likelihood (Kiefer and Wolfowitz 1956; EM on a grid), and
+effective coverage (items with at least m exposures, m about one standard deviation of the noise), Gini and head share
+are read off it. Raw coverage cannot be told from such sums: zero and one exposure look the same (docs/privacy.md).
+Everything here is post-processing.
 """
 
 from __future__ import annotations
@@ -85,20 +86,21 @@ def estimate(
         items: size of the catalogue.
         rng: for the bootstrap of the bars; nothing private rests on it.
     """
-    mechanism = plan.measurement
-    values = total / mechanism.steps
-    sigma = plan.sum_sigma("measurement", survivors) / mechanism.steps
-    recall, ndcg, users = (values[i] / MEASUREMENT_WEIGHTS[name] for i, name in enumerate(("recall", "ndcg", "users")))
-    users_sigma = sigma / MEASUREMENT_WEIGHTS["users"]
+    steps = plan.measurement.steps
+    sigma = plan.sum_sigma("measurement", survivors)
+    grid = {name: _on_grid(weight, steps) for name, weight in MEASUREMENT_WEIGHTS.items()}
+    recall, ndcg, users = (float(total[i]) / grid[name] for i, name in enumerate(("recall", "ndcg", "users")))
+    users_sigma = sigma / grid["users"]
     if users <= 3.0 * users_sigma:
         why = f"too few users report: {users:.0f} of noise {users_sigma:.0f}"
         names = (f"recall@{k}", f"ndcg@{NDCG_K}", *_exposure_names(k))
         return Measurement(k, 1, 1.0, {}, dict.fromkeys(names, why))
     estimates = {
-        f"recall@{k}": _ratio(recall, users, sigma / MEASUREMENT_WEIGHTS["recall"], users_sigma),
-        f"ndcg@{NDCG_K}": _ratio(ndcg, users, sigma / MEASUREMENT_WEIGHTS["ndcg"], users_sigma),
+        f"recall@{k}": _ratio(recall, users, sigma / grid["recall"], users_sigma),
+        f"ndcg@{NDCG_K}": _ratio(ndcg, users, sigma / grid["ndcg"], users_sigma),
     }
-    counts, noise = values[3:] / exposure_weight(k), sigma / exposure_weight(k)
+    shown = _on_grid(exposure_weight(k), steps)
+    counts, noise = total[3:] / shown, sigma / shown
     at_least = max(1, math.ceil(noise))
     attainable = min(1.0, users * k / (at_least * items))
     if noise == 0:
@@ -113,6 +115,11 @@ def estimate(
     estimates |= _exposures(counts, noise, at_least, k, rng)
     why = "zero and one exposure look alike under this noise; see effective coverage"
     return Measurement(k, at_least, attainable, estimates, {f"coverage@{k}": why})
+
+
+def _on_grid(weight: float, steps: int) -> int:
+    """What a one of this weight becomes when clients truncate it to the grid."""
+    return math.floor(weight * steps * (1.0 - 1e-12))
 
 
 def _exposure_names(k: int) -> tuple[str, str, str, str]:

@@ -1,7 +1,7 @@
 """Sending one task to a cohort over Flower's Grid, and collecting answers until quorum and deadline.
 
-``Strategy.start`` waits for ever for its nodes; this does not. Answers are summed as they come, so that memory does not grow
-with the cohort; the sum is over integers, so that its value does not depend on their order.
+``Strategy.start`` waits for ever for its nodes; this does not. Answers are summed as they come, so that memory does
+not grow with the cohort; the sum is over integers, so that its value does not depend on their order.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shared.errors import ProtocolError
 from shared.protocol import parse_sealed
 
+SUPERLINK = 1  # node id under which Flower's SuperLink says that a node is gone
 PAUSE = 0.05  # seconds between polls while nothing arrives
 
 
@@ -70,22 +71,25 @@ def exchange(
         deadline: seconds until the rest counts as failed.
         smallest: survivors below which the round is to be aborted.
     """
-    client_of = {nodes[client]: client for client in cohort}
     messages = [
         Message(record, dst_node_id=nodes[client], message_type=message_type, group_id=group, ttl=deadline)
         for client in cohort
     ]
-    pending = set(grid.push_messages(messages))
+    # The message that a reply answers says whose it is; a node may answer only what it was asked itself.
+    # Flower keeps the order; it has no id for what it could not send, and no ids at all when the task is too large.
+    asked = {number: client for number, client in zip(grid.push_messages(messages), cohort, strict=False) if number}
+    pending = set(asked)
     total = np.zeros(length, np.int64)
     fate: dict[str, str] = {}
     up, end = 0, time.monotonic() + deadline
     while pending and time.monotonic() < end:
         replies = list(grid.pull_messages(pending))
         for reply in replies:
-            pending.discard(reply.metadata.reply_to_message_id)
-            client = client_of.get(reply.metadata.src_node_id)
-            if client is None or client in fate:
+            number = reply.metadata.reply_to_message_id
+            if number not in pending or not _from(reply, nodes[asked[number]]):
                 continue
+            pending.discard(number)
+            client = asked[number]
             vector, fate[client] = _read(reply, length, largest)
             if vector is not None:
                 total += vector
@@ -99,6 +103,11 @@ def exchange(
 
     survivors = those("answered")
     return Answers(total, survivors, those("declined"), those("failed"), up, down, len(survivors) >= smallest)
+
+
+def _from(reply: Message, node: int) -> bool:
+    """Whether a reply comes from a node; what the SuperLink says of a node that is gone counts as its own."""
+    return reply.metadata.src_node_id == node or (reply.has_error() and reply.metadata.src_node_id == SUPERLINK)
 
 
 def _read(reply: Message, length: int, largest: float) -> tuple[NDArray[np.int32] | None, str]:

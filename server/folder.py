@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from flwr.serverapp import Grid
 
@@ -51,15 +52,22 @@ def read_service(path: Path) -> Service:
         ConfigError: missing or broken.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = dict(json.loads(path.read_text(encoding="utf-8")))
         config = validate(Config, raw.pop("config"), str(path))
-        return Service(config=config, **raw)
+        service = Service(config=config, **raw)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read; set FEDRECALL_HOME to a folder made by fedrecall-sim prepare"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: not a service description: {error}") from error
+    if service.kind not in get_args(Kind):
+        raise ConfigError(f"{path}: kind {service.kind!r} must be one of {', '.join(get_args(Kind))}")
+    for name in ("clients", "users_per_client", "users"):
+        value = getattr(service, name)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{path}: {name} {value!r} must be a whole number above 0")
+    return service
 
 
 def wait_for_nodes(grid: Grid, wanted: int, patience: float, sleep: Callable[[float], None] = time.sleep) -> list[int]:

@@ -1,6 +1,7 @@
 """Public configuration of a run: TOML, validated, every bound stated, unknown keys answered with a suggestion.
 
-The sections here are what a server needs, simulated or deployed; ``simulations/config.py`` adds what only a simulation has.
+The sections here are what a server needs, simulated or deployed; ``simulations/config.py`` adds what only a
+simulation has.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """What crosses the wire: one frozen class a message. Tasks are data.
 
-No code, pickle, module path, seed or file path is ever read from a task. Parsers raise :class:`ProtocolError` and nothing else
-on hostile input. The encoding is one JSON text for public fields and one ArrayRecord for arrays (``np.save`` without pickle).
+No code, pickle, module path, seed or file path is ever read from a task. Parsers raise :class:`ProtocolError` and
+nothing else on hostile input. The encoding is one JSON text for public fields and one ArrayRecord for arrays
+(``np.save`` without pickle).
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, cast
 
 import numpy as np
@@ -27,7 +29,19 @@ MESSAGE_TYPES: Final[Mapping[Release, str]] = {
     "update": "train.update",
     "measurement": "evaluate.measurement",
 }
-_LARGEST: Final = 1 << 28  # array entries; more is hostile
+_LARGEST: Final = 1 << 28  # array entries, rounds; more is hostile
+# What looking into hostile JSON can raise.
+_MALFORMED: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    FedrecallError,
+)
+_LONGEST_TEXT: Final = 1 << 20  # characters of a task without its arrays
+_LONGEST_NAME: Final = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -112,18 +126,23 @@ def vector_length(task: Task) -> int:
 
 
 MEASURED: Final = ("recall", "ndcg", "users")
+_FIELDS: Final[Mapping[str, set[str]]] = {
+    "statistics": {"release", "header"},
+    "measurement": {"release", "header", "policy"},
+    "update": {"release", "header", "policy", "training"},
+}
 
 
 def task_record(task: Task) -> RecordDict:
     """A task on the wire. Build it once and send the same object to everybody."""
-    fields: dict[str, Any] = {"release": release_of(task), "header": asdict(task.header)}
+    said: dict[str, Any] = {"release": release_of(task), "header": asdict(task.header)}
     arrays: dict[str, Floats] = {}
     if isinstance(task, TrainTask | MeasureTask):
-        fields["policy"] = policy_to_dict(task.policy)
+        said["policy"] = policy_to_dict(task.policy)
         arrays = {"parameters": task.parameters, "prior": task.prior}
     if isinstance(task, TrainTask):
-        fields["training"] = asdict(task.training)
-    text = json.dumps(fields, sort_keys=True, allow_nan=False)
+        said["training"] = asdict(task.training)
+    text = json.dumps(said, sort_keys=True, allow_nan=False)
     return RecordDict(
         {
             "task": ConfigRecord({"json": text}),
@@ -141,31 +160,16 @@ def task_digest(record: RecordDict) -> str:
 
 
 def parse_task(record: RecordDict) -> Task:
-    """A task from the wire, every field checked.
+    """A task from the wire, every field checked, nothing unknown.
 
     Raises:
-        ProtocolError: anything at all is missing, of another type, out of range or of another shape.
+        ProtocolError: anything at all is missing, unknown, of another type, out of range or of another shape.
     """
     try:
-        fields = json.loads(str(record.config_records["task"]["json"]))
-        header = _header(fields["header"])
-        arrays = {name: _floats(array, name) for name, array in record.array_records["arrays"].items()}
-        release = fields["release"]
-        if release == "statistics":
-            return StatisticsTask(header)
-        policy = policy_from_dict(fields["policy"])
-        model = {"parameters": (header.encoder.size,), "prior": (header.encoder.buckets,)}
-        for name, shape in model.items():
-            if arrays[name].shape != shape:
-                raise ProtocolError(f"{name}: shape {arrays[name].shape}, expected {shape}")
-        if release == "measurement":
-            return MeasureTask(header, policy, arrays["parameters"], arrays["prior"])
-        if release == "update":
-            return TrainTask(header, policy, _training(fields["training"]), arrays["parameters"], arrays["prior"])
-        raise ProtocolError(f"release {release!r} is none of {tuple(MESSAGE_TYPES)}")
+        return _task(record)
     except ProtocolError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError, FedrecallError) as error:
+    except _MALFORMED as error:
         raise ProtocolError(f"malformed task: {type(error).__name__}: {error}") from error
 
 
@@ -185,26 +189,49 @@ def parse_sealed(record: RecordDict, length: int) -> NDArray[np.int32] | None:
     Raises:
         ProtocolError: neither a refusal nor an int32 vector of the right length.
     """
-    if record.config_records.get("status", {}).get("code") == "declined":
+    status = record.config_records.get("status")
+    if status is not None and status.get("code") == "declined":
         return None
     try:
         array = record.array_records["sealed"]["vector"]
-        if array.dtype != "int32" or tuple(array.shape) != (length,):
-            raise ProtocolError(f"sealed vector of {array.dtype} {tuple(array.shape)}, expected int32 ({length},)")
-        vector = array.numpy()
-    except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
+    except LookupError as error:
         raise ProtocolError("an answer holds neither a sealed vector nor a refusal") from error
-    if vector.dtype != np.int32 or vector.shape != (length,):
-        raise ProtocolError(f"sealed vector of {vector.dtype} {vector.shape}, expected int32 ({length},)")
-    return cast("NDArray[np.int32]", vector)
+    return cast("NDArray[np.int32]", _vector(array, "sealed vector", "int32", length))
+
+
+def _task(record: RecordDict) -> Task:
+    text = record.config_records["task"]["json"]
+    if type(text) is not str or len(text) > _LONGEST_TEXT:
+        raise ProtocolError(f"task: expected one JSON text of at most {_LONGEST_TEXT} characters")
+    said = json.loads(text)
+    release = said["release"]
+    if release not in _FIELDS or set(said) != _FIELDS[release]:
+        raise ProtocolError(f"task: fields {sorted(said)}, expected those of one of {tuple(_FIELDS)}")
+    header = _header(said["header"])
+    arrays = record.array_records["arrays"]
+    expected = set() if release == "statistics" else {"parameters", "prior"}
+    if set(arrays) != expected:
+        raise ProtocolError(f"arrays {sorted(arrays)}, expected exactly {sorted(expected)}")
+    if release == "statistics":
+        return StatisticsTask(header)
+    parameters = _finite(arrays["parameters"], "parameters", header.encoder.size)
+    prior = _finite(arrays["prior"], "prior", header.encoder.buckets)
+    policy = policy_from_dict(said["policy"])
+    if release == "measurement":
+        return MeasureTask(header, policy, parameters, prior)
+    return TrainTask(header, policy, _training(said["training"]), parameters, prior)
 
 
 def _header(raw: Mapping[str, Any]) -> Header:
-    for name, kind in (("run", str), ("round", int), ("attempt", int), ("catalogue", str)):
-        if type(raw[name]) is not kind:
-            raise ProtocolError(f"header.{name}: {raw[name]!r}, expected {kind.__name__}")
-    if raw["round"] < 0 or raw["attempt"] < 1:
-        raise ProtocolError(f"header: round {raw['round']}, attempt {raw['attempt']} are out of range")
+    if set(raw) != {field.name for field in fields(Header)}:
+        raise ProtocolError(f"header: fields {sorted(raw)} are not those of a header")
+    for name in ("run", "catalogue"):
+        # Both go into the client's ledger, whose lines have a length limit of their own.
+        if type(raw[name]) is not str or not 1 <= len(raw[name]) <= _LONGEST_NAME:
+            raise ProtocolError(f"header.{name}: expected a text of 1 to {_LONGEST_NAME} characters")
+    for name, least in (("round", 0), ("attempt", 1)):
+        if type(raw[name]) is not int or not least <= raw[name] <= _LARGEST:
+            raise ProtocolError(f"header.{name}: expected a whole number of at least {least}")
     sizes = raw["encoder"]
     if set(sizes) != {"text_width", "rank", "buckets"} or any(
         type(n) is not int or not 0 < n < _LARGEST for n in sizes.values()
@@ -217,11 +244,13 @@ def _header(raw: Mapping[str, Any]) -> Header:
 
 
 def _training(raw: Mapping[str, Any]) -> TrainingTerms:
+    if set(raw) != {field.name for field in fields(TrainingTerms)}:
+        raise ProtocolError(f"training: fields {sorted(raw)} are not those of training terms")
     terms = TrainingTerms(**raw)
-    if terms.loss not in ("softmax", "bpr", "squared"):
+    if terms.loss not in {"softmax", "bpr", "squared"}:
         raise ProtocolError(f"training.loss: {terms.loss!r}, expected softmax, bpr or squared")
-    if not 0 < float(terms.learning_rate) <= 100:
-        raise ProtocolError(f"training.learning_rate: {terms.learning_rate}, must be above 0 and at most 100")
+    if type(terms.learning_rate) not in {int, float} or not 0 < terms.learning_rate <= 100:
+        raise ProtocolError(f"training.learning_rate: {terms.learning_rate!r}, must be above 0 and at most 100")
     for name, most in (("context", 4096), ("targets", 1024), ("negatives", 65_536)):
         value = getattr(terms, name)
         if type(value) is not int or not 1 <= value <= most:
@@ -229,11 +258,24 @@ def _training(raw: Mapping[str, Any]) -> TrainingTerms:
     return terms
 
 
-def _floats(array: Array, name: str) -> Floats:
-    size = int(np.prod([int(n) for n in array.shape], dtype=np.float64))
-    if array.dtype != "float32" or size > _LARGEST:
-        raise ProtocolError(f"{name}: {array.dtype} {tuple(array.shape)}, expected float32 of a sensible size")
-    value = np.asarray(array.numpy())
-    if value.dtype != np.float32 or not np.isfinite(value).all():
-        raise ProtocolError(f"{name}: holds values that are not finite float32")
-    return value
+def _finite(array: Array, name: str, length: int) -> Floats:
+    value = _vector(array, name, "float32", length)
+    if not np.isfinite(value).all():
+        raise ProtocolError(f"{name}: holds values that are not finite")
+    return cast("Floats", value)
+
+
+def _vector(array: Array, name: str, dtype: str, length: int) -> NDArray[Any]:
+    """The values of an array that must be exactly what ``np.save`` writes of a vector of this type and length.
+
+    Compared byte for byte: numpy's own reader believes a hostile header, and allocates what it says.
+    """
+    header = io.BytesIO()
+    form = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, form)
+    start, data = header.getvalue(), array.data
+    if array.stype != "numpy.ndarray" or not data.startswith(start):
+        raise ProtocolError(f"{name} of {array.dtype} {tuple(array.shape)[:4]}, expected {dtype} ({length},)")
+    if len(data) != len(start) + length * np.dtype(dtype).itemsize:
+        raise ProtocolError(f"{name}: {len(data)} bytes are not those of {length} values of {dtype}")
+    return np.frombuffer(data, dtype, offset=len(start)).copy()

@@ -130,7 +130,8 @@ def presets_command(as_json: AsJson = False) -> None:
         return
     for name, config in rows.items():
         typer.echo(f"{name}: split {config.data.split}, {config.rounds} rounds, epsilon {config.privacy.epsilon}")
-        typer.echo(f"    {estimate(config.data.name, _cache(), model=config.model.text_encoder)}")
+        for line in estimate(config.data.name, _cache(), model=config.model.text_encoder).splitlines():
+            typer.echo(f"    {line}")
 
 
 @app.command("prepare")

@@ -60,7 +60,7 @@ def resolve(
         ConfigError: unknown preset or key, or a value out of bounds.
     """
     raw = _source(source)
-    over: dict[str, Any] = {} if data is None else {"data": {"name": str(data)}}
+    over: dict[str, Any] = {} if data is None else {"data": {"name": str(data.resolve())}}
     over = merged(over, assignments(sets))
     if seed is not None:
         over["seed"] = seed
@@ -73,5 +73,5 @@ def _source(source: str) -> dict[str, Any]:
         with resources.as_file(text) as path:
             return {"preset": source, **read_toml(path)}
     if source.endswith(".toml") or Path(source).exists():
-        return read_toml(Path(source))
+        return {"preset": Path(source).stem, **read_toml(Path(source))}
     raise ConfigError(f"{source!r} is neither a preset ({', '.join(preset_names())}) nor a TOML file")

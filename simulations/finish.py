@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,9 @@ def _summary(config: SimulationConfig, world: World, job: Job, state: State, sto
         kind: max((used.get(kind, 0) for used in state.used.values()), default=0) for kind in RELEASES
     }
     spent = claims(plan, most)
+    if plan.trust == "distributed":
+        # A server that adds up plain vectors sees each with one share of noise: nothing is claimed against it.
+        spent = replace(spent, server=None)
     return {
         "preset": config.preset,
         "kind": plan.kind,
@@ -139,7 +143,8 @@ def _not_covered(plan: PrivacyPlan) -> list[str]:
         "Enrolment, participation and dropout, which are public under zero-out adjacency.",
     ]
     if plan.trust == "distributed":
-        out.append("The server in this simulation: vectors are added up without masks, so it could see each one.")
+        out.append("The server itself: vectors are added up without masks, so it could see each one under its single share of noise; "
+            "the claim against everyone is what the noise is sized for once sums are masked.")
     if plan.trust == "local":
         out.append("Floating-point effects of local noise.")
     return out

@@ -24,7 +24,7 @@ from shared.errors import RunError
 from shared.keys import own_key
 from shared.privacy.ledger import Ledger, create_ledger, open_ledger, read_ledger
 from simulations.config import SimulationConfig
-from simulations.download import Say
+from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
 from simulations.finish import finish
 from simulations.seeding import Seed, client_randomness, generator, noise, signing_key
@@ -85,7 +85,27 @@ def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen
     config = validate(SimulationConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
     world = load_world(config, cache, source, screen.say)
     state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
-    return _execute(config, folder, world, job_of(config, world, folder.name), state, screen)
+    # The run keeps the name that its ledgers know, also in a folder that was renamed.
+    run = _founded(folder)
+    return _execute(config, folder, world, job_of(config, world, folder.name if run is None else run), state, screen)
+
+
+def _founded(folder: Path) -> str | None:
+    """The run's name in its ledger; None when nothing was written yet.
+
+    Raises:
+        RunError: the configuration beside the ledger is not the one that the run began with.
+    """
+    path = folder / SERVER_LEDGER
+    first = next(read_ledger(path), None) if path.exists() else None
+    if first is None:
+        return None
+    if first.event["config"] != sha256_of(folder / CONFIG):
+        raise RunError(
+            f"{folder / CONFIG}: changed since the run began, so its promise would no longer be the one in {path}; "
+            "put the old file back, or start a new run with it"
+        )
+    return str(first.event["run"])
 
 
 def job_of(config: SimulationConfig, world: World, run: str) -> Job:
@@ -158,6 +178,7 @@ def _open(
         ledger = open_ledger(server, server_key, replay_from=at.get(SERVER_LEDGER))
     else:
         genesis = {"kind": "simulation", "run": job.run, "plan": asdict(job.plan), "catalogue": job.catalogue}
+        genesis["config"] = sha256_of(folder / CONFIG)
         ledger = create_ledger(server, server_key, genesis)
     stack.callback(ledger.close)
     host = Host(

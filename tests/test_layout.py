@@ -57,11 +57,6 @@ def test_source_files_and_functions_stay_short(path):
     assert long == {}
 
 
-def test_test_files_stay_short():
-    lines = {path: len(path.read_text().splitlines()) for path in (ROOT / "tests").rglob("*.py")}
-    assert {path.name: count for path, count in lines.items() if count > FILE_LIMIT} == {}
-
-
 def test_no_other_distribution_owns_the_top_level_names():
     owners = metadata.packages_distributions()
     strangers = {name: owner for name in PACKAGES for owner in owners.get(name, ()) if owner != "fedrecall"}

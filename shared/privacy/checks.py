@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared.errors import PlanError
 from shared.privacy import accounting
+from shared.privacy.noise import LARGEST
 
 if TYPE_CHECKING:
     from shared.privacy.plan import PrivacyPlan, Target  # they are checked here, and made there
@@ -22,7 +23,7 @@ TOTAL_EPSILON_CAP: Final = 100.0
 SMALLEST_DELTA: Final = 1e-100
 MODULUS_BITS: Final = 32
 SMALLEST_SHARE: Final = 2.0  # grid units: below, a sum of discrete Gaussians is not one (Kairouz, Liu, Steinke 2021)
-REACH: Final = 16.0  # standard deviations that no noise goes beyond
+REACH: Final = 8.0  # standard deviations that no sum goes beyond
 
 
 def exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
@@ -116,5 +117,8 @@ def check_rounds(plan: PrivacyPlan, units: int) -> None:
                 f"{kind}: noise of {plan.sum_sigma(kind, 1):.2g} grid units from one party is below {SMALLEST_SHARE}, "
                 "too coarse a grid: lower privacy.epsilon or the smallest cohort"
             )
-        if units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population) >= 2 ** (MODULUS_BITS - 1):
-            raise PlanError(f"{kind}: {units} units of {mechanism.steps} grid steps overflow {MODULUS_BITS} bits")
+        reach = units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population)
+        if reach >= 2 ** (MODULUS_BITS - 1) or plan.sum_sigma(kind, 1) > LARGEST:
+            raise PlanError(
+                f"{kind}: {units} units of {mechanism.steps} grid steps and their noise overflow {MODULUS_BITS} bits"
+            )

@@ -86,7 +86,7 @@ def _diverse(value: Floats, vectors: Floats, k: int, trade: float) -> NDArray[np
     relevance = np.divide(value - low, span, out=np.zeros_like(value), where=shown & (span > 0))
     rows = np.arange(len(value))
     likeness = np.zeros_like(relevance)
-    rank = np.where(shown, 0.0, -1e9)  # -1e9: cannot be shown; -inf: taken
+    rank = np.where(shown, 0.0, -np.inf)  # -inf: cannot be shown, or is taken
     order = np.zeros((len(value), k), np.int64)
     for place in range(k):
         best = ((1.0 - trade) * relevance - trade * likeness + rank).argmax(axis=1)

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -42,21 +43,23 @@ def commands_in(text: str) -> Iterator[str]:
             command = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
             if command.startswith("fedrecall-sim"):
                 yield command
-    for inline in re.findall(r"`(fedrecall-sim [^`]+)`", text):
-        yield inline
+    yield from re.findall(r"`(fedrecall-sim [^`]+)`", text)
 
 
 COMMANDS = sorted({(name_of(path), command) for path in PAGES for command in commands_in(path.read_text("utf-8"))})
 
 
 def parse(command: str) -> None:
-    """Parse a documented command as the real one would, without running it."""
+    """Parse a documented command as the real one would, without running it; a bare name only has to exist."""
     _, name, *arguments = shlex.split(command, comments=True)
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
+    if name == "--help":
+        return
     child = group.get_command(click.Context(group), name)
     assert child is not None, f"{command}: no such command"
-    child.make_context(name, arguments, resilient_parsing=False)
+    if arguments:
+        child.make_context(name, arguments)
 
 
 def generator() -> ModuleType:
@@ -83,7 +86,9 @@ def test_documented_commands_exist_with_those_options(where, command):
     parse(command)
 
 
-@pytest.mark.parametrize("command", ["fedrecall-sim run --epsilon 4", "fedrecall-sim trane", "fedrecall-sim recommend D"])
+@pytest.mark.parametrize(
+    "command", ["fedrecall-sim run --epsilon 4", "fedrecall-sim trane", "fedrecall-sim recommend D"]
+)
 def test_a_documented_command_that_does_not_exist_is_noticed(command):
     with pytest.raises((click.UsageError, AssertionError)):
         parse(command)
@@ -92,7 +97,7 @@ def test_a_documented_command_that_does_not_exist_is_noticed(command):
 @pytest.mark.parametrize(("where", "command"), COMMANDS)
 def test_documented_settings_are_valid(where, command):
     words = shlex.split(command, comments=True)
-    pairs = [after for word, after in zip(words, words[1:], strict=False) if word == "--set" and "KEY" not in after]
+    pairs = [after for word, after in pairwise(words) if word == "--set" and "KEY" not in after]
     resolve(next((word for word in words[2:3] if word in preset_names()), "ml-100k"), sets=pairs)
 
 
@@ -153,7 +158,9 @@ def test_relative_links_resolve(path):
 
 @page
 def test_source_paths_named_in_pages_exist(path):
-    named = set(re.findall(r"`((?:client|server|shared|simulations|tests|docs)/[\w/.\-]+\.\w+)`", path.read_text("utf-8")))
+    named = set(
+        re.findall(r"`((?:client|server|shared|simulations|tests|docs)/[\w/.\-]+\.\w+)`", path.read_text("utf-8"))
+    )
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
@@ -161,7 +168,10 @@ def tracked() -> list[Path]:
     """What git would publish; the source folders where there is no git, such as in an unpacked archive."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode == 0:
         names = [name for name in listed.stdout.split("\0") if name]
@@ -172,8 +182,18 @@ def tracked() -> list[Path]:
 def test_nothing_local_is_named():
     """Paths of one machine and hosts of package registries belong into a user's own settings."""
     # Written in two parts, so that this file does not name what it looks for.
-    words = [a + b for a, b in (("/wo", "rk/"), ("/ro", "ot/"), ("/ho", "me/"), ("py", "pi."), ("pythonhos", "ted."),
-                                ("hand", "book/data"), ("download.py", "torch"))]
+    words = [
+        a + b
+        for a, b in (
+            ("/wo", "rk/"),
+            ("/ro", "ot/"),
+            ("/ho", "me/"),
+            ("py", "pi."),
+            ("pythonhos", "ted."),
+            ("hand", "book/data"),
+            ("download.py", "torch"),
+        )
+    ]
     found = []
     for path in tracked():
         if path.suffix not in TEXT or path.name in {"LICENSE", "constraints.txt"} or "__pycache__" in path.parts:

@@ -1,4 +1,4 @@
-"""Clients that break, lie or vanish, in a whole run: the round goes on without them, or is aborted, charged and survived."""
+"""Clients that break, lie or vanish, in a whole run: the round goes on without them, or is aborted and charged."""
 
 from __future__ import annotations
 

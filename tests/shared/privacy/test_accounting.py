@@ -130,7 +130,7 @@ def test_calibration_ends_also_at_a_delta_below_what_the_library_cuts_off():
     assert epsilon_by_pld(rho_for(8.0, 1e-60), 1e-60) == pytest.approx(8.0, rel=1e-3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.floats(1e-4, 20), st.floats(1e-9, 1e-3))
 def test_more_rho_is_never_less_epsilon(rho, delta):
     for epsilon in (epsilon_by_pld, epsilon_by_zcdp, epsilon_exact):
