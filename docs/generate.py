@@ -97,7 +97,7 @@ def cli_reference() -> str:
     parts = [CLI_HEAD]
     for path, command in _commands(root, "fedrecall-sim"):
         context = click.Context(command, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH)
-        lines = command.get_help(context).replace("\\[", "[").splitlines()  # typer escapes for a markup that is off
+        lines = command.get_help(context).splitlines()
         help_text = "\n".join(line.rstrip() for line in lines)
         parts.append(f"## `{path}`\n\n```text\n{help_text}\n```\n")
     return "\n".join(parts)

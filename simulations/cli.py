@@ -7,11 +7,21 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import click
 import typer
+from typer.core import TyperCommand
 
 from shared.errors import FedrecallError
 
 OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
+
+class PlainCommand(TyperCommand):
+    """Typer escapes brackets for a markup that is switched off here; a class because Typer asks for one."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help text, brackets as they are."""
+        return super().get_help(ctx).replace("\\[", "[")
+
 
 app: Final = typer.Typer(
     name="fedrecall-sim",
@@ -22,7 +32,7 @@ app: Final = typer.Typer(
     rich_markup_mode=None,
 )
 
-Source = Annotated[str, typer.Argument(metavar="PRESET|CONFIG.toml", help="A preset's name or a TOML file.")]
+Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 From = Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")]
 DataFolder = Annotated[
@@ -33,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, no
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")]
 
 
-@app.command("run")
+@app.command("run", cls=PlainCommand)
 def run_command(
     source: Source = "ml-100k",
     sets: Sets = None,
@@ -66,7 +76,7 @@ def run_command(
     _end(summary, folder, as_json=as_json)
 
 
-@app.command("resume")
+@app.command("resume", cls=PlainCommand)
 def resume_command(
     folder: Folder,
     from_: From = None,
@@ -81,7 +91,7 @@ def resume_command(
     _end(summary, folder, as_json=as_json)
 
 
-@app.command("baselines")
+@app.command("baselines", cls=PlainCommand)
 def baselines_command(
     source: Source = "ml-100k",
     split: Annotated[str | None, typer.Option("--split", help="rs, ts or loo; default the preset's.")] = None,
@@ -118,7 +128,7 @@ def baselines_command(
         typer.echo(table(results))
 
 
-@app.command("presets")
+@app.command("presets", cls=PlainCommand)
 def presets_command(as_json: AsJson = False) -> None:
     """List the presets with what they need."""
     from simulations.config import preset_names, resolve  # noqa: PLC0415 - heavy
@@ -134,7 +144,7 @@ def presets_command(as_json: AsJson = False) -> None:
             typer.echo(f"    {line}")
 
 
-@app.command("prepare")
+@app.command("prepare", cls=PlainCommand)
 def prepare_command(
     source: Source = "ml-100k",
     sets: Sets = None,
@@ -157,7 +167,7 @@ def prepare_command(
     typer.echo(f'    flwr run . local --federation-config "num-supernodes={count}" --stream')
 
 
-@app.command("compare")
+@app.command("compare", cls=PlainCommand)
 def compare_command(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
     as_json: AsJson = False,
@@ -169,7 +179,7 @@ def compare_command(
     typer.echo(json.dumps(rows) if as_json else table(rows))
 
 
-@app.command("recommend")
+@app.command("recommend", cls=PlainCommand)
 def recommend_command(
     folder: Folder,
     user: Annotated[str, typer.Option("--user", help="The user's id, as the data has it.")],

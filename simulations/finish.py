@@ -143,8 +143,10 @@ def _not_covered(plan: PrivacyPlan) -> list[str]:
         "Enrolment, participation and dropout, which are public under zero-out adjacency.",
     ]
     if plan.trust == "distributed":
-        out.append("The server itself: vectors are added up without masks, so it could see each one under its single share of noise; "
-            "the claim against everyone is what the noise is sized for once sums are masked.")
+        out.append(
+            "The server itself: vectors are added up without masks, so it could see each one under its single share of "
+            "noise; the claim against everyone is what the noise is sized for once sums are masked."
+        )
     if plan.trust == "local":
         out.append("Floating-point effects of local noise.")
     return out

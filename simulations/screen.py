@@ -50,6 +50,8 @@ def open_screen(
             if quiet:
                 return
             if live is None:
+                if not console.is_terminal:
+                    stack.callback(console.print)  # the last frame of a table in a file has no line end of its own
                 live = stack.enter_context(Live(console=console, refresh_per_second=4))
             live.update(_rounds_table(rows[-KEPT:], total))
 

@@ -1,8 +1,9 @@
 """Controller ``rules``: the source text's dynamic recall, with step limits, a rollback guard and reasons.
 
-Recall low -> bring features in, then reweigh towards the learned group. Coverage low -> more candidate depth, then an
-exposure price, then more local iterations. It moves only when what it sees differs from the target by more than the
-error bar, one knob at a time, and takes a move back when recall fell by more than the noise of the two measurements.
+Recall low -> bring features in, then reweigh towards the learned group. Coverage low, and recall well or nothing left
+to try for it -> more candidate depth, then an exposure price, then more depth and more local iterations. It moves only
+when what it sees differs from the target by more than the error bar, one knob at a time, and takes a move back when
+recall fell by more than the noise of the two measurements.
 Pure: an auditor replays every decision from the ledger.
 """
 
@@ -20,8 +21,8 @@ Decision = Literal["move", "hold", "rollback", "frozen", "none"]
 
 DEPTH_STEP: Final = 1.5
 DEPTH_LIMIT: Final = 5.0  # times the first depth
-PRICE_STEP: Final = 0.25
-PRICE_LIMIT: Final = 2.0
+PRICE_STEP: Final = 0.5
+PRICE_LIMIT: Final = 3.0
 WEIGHT_STEP: Final = 1.1
 WEIGHT_LIMIT: Final = 1.5  # times the first weight
 ITERATIONS_LIMIT: Final = 2
@@ -100,10 +101,12 @@ def step(policy: RecallPolicy, state: RulesState, recall: Seen | None, coverage:
         if undone is not None:
             return undone
         state = replace(state, before=None, recall_before=None, knob="")
+    narrow = coverage is not None and coverage.value + coverage.half_width < targets.coverage
     if recall.value + recall.half_width < targets.recall:
-        why = f"recall {_text(recall)} is below the target {targets.recall:.3f}"
-        return _move(policy, state, recall, _for_recall(policy, state), why)
-    if coverage is not None and coverage.value + coverage.half_width < targets.coverage:
+        turn, why = _for_recall(policy, state), f"recall {_text(recall)} is below the target {targets.recall:.3f}"
+        if turn is not None or not narrow:
+            return _move(policy, state, recall, turn, why)
+    if coverage is not None and narrow:
         why = f"effective coverage {_text(coverage)} of what is attainable is below the target {targets.coverage:.3f}"
         return _move(policy, state, recall, _for_coverage(policy, state, targets), why)
     reason = f"recall {_text(recall)} meets the target or is within the noise; coverage cannot be told"
@@ -147,8 +150,8 @@ def _for_recall(policy: RecallPolicy, state: RulesState) -> tuple[str, RecallPol
 def _for_coverage(policy: RecallPolicy, state: RulesState, targets: Targets) -> tuple[str, RecallPolicy, str] | None:
     """The next thing to try for coverage."""
     deepest = int(min(state.first.depth * DEPTH_LIMIT, BOUNDS["depth"][1]))
-    # Depth alone changes nothing until something re-ranks the candidates: widen it once, then price, then widen again.
-    wide = policy.depth >= state.first.depth * DEPTH_STEP * (1.0 + policy.exposure_price)
+    # Depth alone changes nothing until something re-ranks the candidates: widen it once, then price, then go deeper.
+    wide = policy.depth >= min(deepest, state.first.depth * DEPTH_STEP) and policy.exposure_price < PRICE_LIMIT
     if policy.depth < deepest and not wide and not _rests(state, "depth"):
         new = min(deepest, math.ceil(policy.depth * DEPTH_STEP))
         return "depth", replace(policy, depth=new), f"candidate depth {policy.depth} -> {new}"

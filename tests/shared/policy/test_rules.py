@@ -66,9 +66,9 @@ def test_low_coverage_widens_the_depth_then_prices_exposure_then_iterates():
     knobs = [s.state.knob for s in steps if s.decision == "move"]
     assert knobs[:2] == ["depth", "exposure price"]
     assert knobs[-1] == "local iterations"
-    assert (steps[0].policy.depth, steps[1].policy.exposure_price) == (150, 0.25)
+    assert (steps[0].policy.depth, steps[1].policy.exposure_price) == (150, 0.5)
     last = steps[-1]
-    assert (last.policy.depth, last.policy.exposure_price, last.policy.local_iterations) == (500, 2.0, 2)
+    assert (last.policy.depth, last.policy.exposure_price, last.policy.local_iterations) == (500, 3.0, 2)
     assert last.decision == "hold"
 
 
@@ -77,8 +77,11 @@ def test_iterations_that_the_plan_accounts_for_are_no_knob():
     assert drive((GOOD, NARROW), 30, targets=targets)[-1].policy.local_iterations == 1
 
 
-def test_recall_comes_before_coverage():
-    assert "feature" in drive((LOW, NARROW), 1)[0].state.knob
+def test_recall_comes_before_coverage_until_nothing_is_left_to_try_for_it():
+    steps = drive((LOW, NARROW), 12)
+    knobs = [s.state.knob for s in steps]
+    assert "feature" in knobs[0]
+    assert knobs.index("depth") > max(n for n, knob in enumerate(knobs) if knob == "weight text")
 
 
 def test_targets_that_are_met_are_left_alone():
