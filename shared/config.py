@@ -86,7 +86,7 @@ class PolicySection(Section):
     )
     recall_target: float = Field(0.25, ge=0, le=1, description="recall@k below which features come in")
     coverage_target: float = Field(
-        0.5,
+        0.3,
         ge=0,
         le=1,
         description="effective coverage@k, as a share of what is attainable, below which exposure is priced",

@@ -1,0 +1,155 @@
+"""A small federation in memory: a catalogue, histories, plans, tasks and hosts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from client.host import Host, Randomness
+from client.store import ClientStore
+from shared.catalogue import Catalogue
+from shared.encoder.spec import EncoderSpec, initial_parameters
+from shared.history import History
+from shared.policy.recall_policy import RecallPolicy
+from shared.privacy.noise import NoiseSource
+from shared.privacy.plan import Target, make_plan
+from shared.protocol import Header, MeasureTask, StatisticsTask, TrainingTerms, TrainTask
+
+ITEMS = 48
+SPEC = EncoderSpec(text_width=16, rank=16, buckets=ITEMS)
+TERMS = TrainingTerms("softmax", 1.0, 16, 16, 32)
+
+
+def unit_rows(rng, items, width):
+    rows = rng.normal(size=(items, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="session")
+def catalogue():
+    rng = np.random.default_rng(1)
+    names = tuple(f"i{n}" for n in range(ITEMS))
+    groups = {"text": unit_rows(rng, ITEMS, 16), "lexical": unit_rows(rng, ITEMS, 7)}
+    return Catalogue(names, names, names, ((),) * ITEMS, groups | {"category": unit_rows(rng, ITEMS, 5)})
+
+
+@pytest.fixture(scope="session")
+def history():
+    """``history(seed, length, held_out)``: a believable history; the newest rows are held out."""
+
+    def make(seed, length=12, held_out=3):
+        rng = np.random.default_rng(seed)
+        rating = rng.uniform(0.2, 1, length).astype(np.float32)
+        return History(
+            item=rng.choice(ITEMS, length, replace=False).astype(np.int32),
+            kind=rng.integers(0, 5, length).astype(np.int8),
+            count=rng.integers(1, 9, length).astype(np.float32),
+            dwell=rng.uniform(0, 1, length).astype(np.float32),
+            rating=np.where(rng.random(length) < 0.5, np.float32(np.nan), rating),
+            time=np.sort(rng.uniform(1e9, 1.1e9, length)),
+            held_out=np.arange(length) >= length - held_out,
+        )
+
+    return make
+
+
+@pytest.fixture
+def policy():
+    """``policy(**changes)``."""
+    first = RecallPolicy(
+        version=1,
+        similarity={"text": "cosine", "lexical": "cosine", "category": "cosine"},
+        weights={"text": 5.0, "lexical": 1.0, "category": 2.0, "popularity": 1.0},
+        features=("text", "lexical", "category", "popularity"),
+        depth=30,
+        local_iterations=1,
+        exposure_price=0.0,
+        diversity=0.0,
+        exploration=0.0,
+        k=10,
+    )
+    return lambda **changes: replace(first, **changes)
+
+
+@pytest.fixture
+def plan():
+    """``plan(**changes)`` of a target for six clients and three rounds."""
+
+    def make(**changes):
+        target = Target(
+            kind="simulation",
+            unit="user",
+            trust="distributed",
+            epsilon=8.0,
+            delta=1e-3,
+            population=6,
+            smallest_cohort=4,
+            collusion=0.0,
+            rounds=3,
+            update_participations=3,
+            measurement_participations=2,
+            shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+            update_dimension=SPEC.size,
+            clip=0.5,
+            users=6,
+        )
+        return make_plan(replace(target, **changes))
+
+    return make
+
+
+@pytest.fixture
+def task(catalogue, plan, policy):
+    """``task("update", plan=..., policy=..., round=...)``; also "measurement" and "statistics"."""
+    parameters = initial_parameters(SPEC, np.random.default_rng(5))
+    prior = np.linspace(-1, 1, ITEMS).astype(np.float32)
+
+    def make(kind="update", *, training=TERMS, values=parameters, **changes):
+        chosen = changes.pop("policy", None) or policy()
+        header = Header("run", 1, 1, changes.pop("plan", None) or plan(), catalogue.version(), SPEC)
+        header = replace(header, **changes)
+        if kind == "statistics":
+            return StatisticsTask(header)
+        if kind == "measurement":
+            return MeasureTask(header, chosen, values, prior)
+        return TrainTask(header, chosen, training, values, prior)
+
+    return make
+
+
+def words(*names):
+    digest = hashlib.sha256(repr(names).encode()).digest()
+    return np.random.SFC64(np.frombuffer(digest, np.uint32).tolist())
+
+
+@pytest.fixture
+def randomness():
+    """Repeatable chance, keyed by name as in a simulation."""
+    return Randomness(
+        noise=lambda *names: NoiseSource("seeded", words("noise", *names).random_raw),
+        rng=lambda *names: np.random.Generator(words("user", *names)),
+    )
+
+
+@pytest.fixture
+def host(catalogue, randomness, tmp_path):
+    """``host(histories, users_per_client, name)``: its clients are called "1", "2", ...; its ledger is name.jsonl."""
+    opened = []
+
+    def make(histories, users_per_client=1, name="ledger", replay_from=None):
+        stores = {}
+        for number, start in enumerate(range(0, len(histories), users_per_client), 1):
+            part = tuple(histories[start : start + users_per_client])
+            users = tuple(f"u{start + i}" for i in range(len(part)))
+            stores[str(number)] = ClientStore(str(number), users, part)
+        key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+        opened.append(Host(stores, catalogue, tmp_path / f"{name}.jsonl", key, randomness, replay_from))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()

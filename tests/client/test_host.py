@@ -1,0 +1,373 @@
+"""A client against a hostile server: whatever it is sent, ``declined`` is all that crosses."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from copy import deepcopy
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+import client.host
+from client.host import answer, answer_all
+from shared.encoder.spec import EncoderSpec, unpack
+from shared.privacy.ledger import read_ledger
+from shared.protocol import parse_sealed, task_record, vector_length
+
+ITEMS = 48
+
+
+def declined(record) -> bool:
+    """Exactly the refusal, nothing beside it."""
+    return list(record) == ["status"] and dict(record["status"]) == {"code": "declined"}
+
+
+def events(host, kind):
+    if host.ledger is None:
+        return []
+    return [line.event for line in read_ledger(host.path) if line.event["type"] == kind]
+
+
+def said(record):
+    return json.loads(record.config_records["task"]["json"])
+
+
+def rebuilt(record, fields=None, arrays=None):
+    """The task with other public fields or arrays."""
+    text = json.dumps(said(record) if fields is None else fields)
+    kept = dict(record.array_records["arrays"]) if arrays is None else arrays
+    return RecordDict({"task": ConfigRecord({"json": text}), "arrays": ArrayRecord(kept)})
+
+
+def put(fields, path, value):
+    *way, last = path.split(".")
+    place = fields
+    for part in way:
+        place = place[part]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+
+
+HOSTILE_FIELDS = [
+    ("header", ...),
+    ("header", None),
+    ("header", []),
+    ("release", "weights"),
+    ("release", ["update"]),
+    ("code", "import os; os.system('id')"),
+    ("header.module", "os.path"),
+    ("header.seed", 1),
+    ("header.run", 7),
+    ("header.run", ""),
+    ("header.run", "x" * 10_000_000),
+    ("header.catalogue", "../../etc/passwd"),
+    ("header.catalogue", "x" * 201),
+    ("header.round", -1),
+    ("header.round", 1.5),
+    ("header.round", True),
+    ("header.round", 10**400),
+    ("header.attempt", 0),
+    ("header.encoder.rank", 0),
+    ("header.encoder.rank", 1 << 40),
+    ("header.encoder.buckets", 47),
+    ("header.encoder.buckets", 1 << 27),
+    ("header.encoder.text_width", "16"),
+    ("header.encoder.extra", 1),
+    ("header.plan", ...),
+    ("header.plan.trust", "nobody"),
+    ("header.plan.unit", "interaction"),
+    ("header.plan.update.noise_multiplier", 0.0),
+    ("header.plan.update.noise_multiplier", float("nan")),
+    ("header.plan.update.clip", float("inf")),
+    ("header.plan.update.steps", 1 << 40),
+    ("header.plan.update.participations", 10**6),
+    ("header.plan.smallest_cohort", 10**9),
+    ("policy", ...),
+    ("policy.k", 10**9),
+    ("policy.depth", 0.5),
+    ("policy.weights", {"text": float("nan")}),
+    ("policy.features", ["code"]),
+    ("policy.similarity.text", "eval"),
+    ("training.loss", "os.system"),
+    ("training.learning_rate", "1.0"),
+    ("training.learning_rate", float("nan")),
+    ("training.learning_rate", True),
+    ("training.context", 10**12),
+    ("training.targets", -1),
+    ("training.negatives", 2.0),
+    ("training.extra", 1),
+    ("training", ...),
+]
+
+
+# A plan that keeps its own promise, but is not the one that was pinned.
+OTHER_PLANS = [("header.plan.epsilon", 9.0), ("header.plan.epsilon", None), ("header.plan.update.clip", 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "pinned"),
+    [(*field, pinned) for field in HOSTILE_FIELDS for pinned in (False, True)]
+    + [(*field, True) for field in OTHER_PLANS],
+    ids=lambda x: str(x)[:40],
+)
+def test_a_hostile_field_is_declined_and_costs_nothing(path, value, pinned, host, task, history):
+    one = host([history(1), history(2)])
+    good = task_record(task())
+    if pinned:
+        assert not any(map(declined, answer_all(one, ["1", "2"], good).values()))
+    fields = deepcopy(said(good))
+    put(fields, path, value)
+    before = dict(one.spend)
+    answers = answer_all(one, ["1", "2"], rebuilt(good, fields))
+    assert sorted(answers) == ["1", "2"]
+    assert all(map(declined, answers.values()))
+    assert one.spend == before
+    if pinned:
+        assert [e["client"] for e in events(one, "decline")] == ["1", "2"]
+        assert all(e["clause"] and len(e["clause"]) < 400 for e in events(one, "decline"))
+
+
+def pickled():
+    array = Array(np.zeros(3, np.float32))
+    return Array(dtype="float32", shape=(3,), stype=array.stype, data=pickle.dumps(np.zeros(3, np.float32)))
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/fedrecall-bomb",)  # noqa: S108 - must never come to be
+
+
+def object_array():
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    return Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=buffer.getvalue())
+
+
+def lying(length):
+    """The header of a vector of the right length, and almost nothing behind it."""
+    return Array(dtype="float32", shape=(length,), stype="numpy.ndarray", data=Array(np.zeros(length, "f4")).data[:200])
+
+
+SIZE = EncoderSpec(16, 16, ITEMS).size
+HOSTILE_ARRAYS = {
+    "NaN": lambda: Array(np.full(SIZE, np.nan, np.float32)),
+    "infinity": lambda: Array(np.full(SIZE, np.inf, np.float32)),
+    "doubles": lambda: Array(np.zeros(SIZE)),
+    "integers": lambda: Array(np.zeros(SIZE, np.int32)),
+    "big-endian": lambda: Array(np.zeros(SIZE, ">f4")),
+    "too short": lambda: Array(np.zeros(SIZE - 1, np.float32)),
+    "a matrix": lambda: Array(np.zeros((SIZE, 1), np.float32)),
+    "a column of the right bytes": lambda: Array(np.zeros((1, SIZE), np.float32)),
+    "nothing": lambda: Array(dtype="float32", shape=(SIZE,), stype="numpy.ndarray", data=b""),
+    "cut off": lambda: lying(SIZE),
+    "a pickle": pickled,
+    "pickled objects": object_array,
+    "a huge header": lambda: Array(
+        dtype="float32",
+        shape=(SIZE,),
+        stype="numpy.ndarray",
+        data=b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(128),
+    ),
+    "torch": lambda: Array(dtype="float32", shape=(SIZE,), stype="torch.Tensor", data=b"PK"),
+}
+
+
+@pytest.mark.parametrize("how", HOSTILE_ARRAYS)
+@pytest.mark.parametrize("name", ["parameters", "prior", "extra"])
+def test_hostile_arrays_are_declined_and_run_nothing(how, name, host, task, history):
+    one = host([history(1)])
+    good = task_record(task())
+    arrays = dict(good.array_records["arrays"]) | {name: HOSTILE_ARRAYS[how]()}
+    assert declined(answer(one, "1", rebuilt(good, arrays=arrays)))
+    assert not os.path.exists("/tmp/fedrecall-bomb")  # noqa: S108, PTH110 - see above
+    assert one.spend == {}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RecordDict(),
+        RecordDict({"task": ConfigRecord({"json": "{}"})}),
+        RecordDict({"task": ConfigRecord({"json": b"{}"}), "arrays": ArrayRecord()}),
+        RecordDict({"task": ConfigRecord({"json": "["}), "arrays": ArrayRecord()}),
+        RecordDict({"task": ConfigRecord({"json": "[" * 100_000}), "arrays": ArrayRecord()}),
+        RecordDict({"task": ConfigRecord({"json": "9" * 5000}), "arrays": ArrayRecord()}),
+        RecordDict({"task": ConfigRecord({"json": '"\\ud800"'}), "arrays": ArrayRecord()}),
+        RecordDict({"arrays": ConfigRecord(), "task": ArrayRecord()}),
+    ],
+    ids=range(8),
+)
+def test_what_is_no_task_is_declined(record, host, history):
+    assert declined(answer(host([history(1)]), "1", record))
+
+
+def test_a_client_that_is_not_here_is_declined(host, task, history):
+    assert declined(answer(host([history(1)]), "99", task_record(task())))
+
+
+def test_a_replayed_task_is_paid_for_again_until_nothing_is_left(host, task, history):
+    one, record = host([history(1)]), task_record(task())
+    first = [answer(one, "1", record) for _ in range(5)]
+    assert [declined(a) for a in first] == [False, False, False, True, True]
+    assert len(events(one, "intent")) == 3
+    assert events(one, "decline")[0]["clause"] == "update: all 3 participations are used up"
+
+
+def test_a_client_asked_twice_in_one_breath_pays_once(host, task, history):
+    one = host([history(1), history(2)])
+    answers = answer_all(one, ["1", "1", "2", "1"], task_record(task()))
+    assert not any(map(declined, answers.values()))
+    assert one.spend == {("1", "update"): 1, ("2", "update"): 1}
+
+
+def test_a_restart_does_not_refill_the_budget(host, task, history):
+    one, record = host([history(1)]), task_record(task())
+    answer(one, "1", record)
+    answer(one, "1", record)
+    one.close()
+    again = host([history(1)])
+    assert [declined(answer(again, "1", record)) for _ in range(3)] == [False, True, True]
+    assert len(events(again, "intent")) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "clause"),
+    [
+        ({"run": "another"}, "run 'another' is not the run 'run'"),
+        ({"catalogue": "0" * 64}, "catalogue 000000000000 is not here"),
+        ({"epsilon": 4.0}, "the plan changed"),
+        ({"epsilon": None}, "the plan changed"),
+    ],
+)
+def test_another_run_catalogue_or_plan_is_declined_and_only_the_ledger_says_why(
+    changes, clause, host, task, plan, history
+):
+    one = host([history(1)])
+    assert not declined(answer(one, "1", task_record(task())))
+    if "epsilon" in changes:
+        changes = {"plan": plan(**changes)}
+    assert declined(answer(one, "1", task_record(task(**changes))))
+    assert clause in events(one, "decline")[0]["clause"]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_under_local_trust_the_plan_fixes_the_local_steps(steps, host, task, plan, policy, history):
+    local = plan(trust="local", local_steps=2)
+    one = host([history(1)])
+    assert not declined(answer(one, "1", task_record(task(plan=local, policy=policy(local_iterations=2)))))
+    assert declined(answer(one, "1", task_record(task(plan=local, policy=policy(local_iterations=steps)))))
+    assert one.spend == {("1", "update"): 1}
+    assert "the plan accounts for 2" in events(one, "decline")[0]["clause"]
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central"])
+def test_elsewhere_local_steps_are_the_policys(trust, host, task, plan, policy, history):
+    one = host([history(1)])
+    record = task_record(task(plan=plan(trust=trust), policy=policy(local_iterations=3)))
+    assert not declined(answer(one, "1", record))
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyError, RuntimeError, ZeroDivisionError])
+@pytest.mark.parametrize("where", ["popularity_rows", "release"])
+def test_an_error_of_this_sides_own_never_crosses(kind, where, host, task, history, monkeypatch):
+    def broken(*_args, **_more):
+        raise kind("user 7 bought a wheelchair")
+
+    one = host([history(1)])
+    monkeypatch.setattr(client.host, where, broken)
+    assert declined(answer(one, "1", task_record(task("statistics"))))
+    assert "wheelchair" in events(one, "decline")[0]["clause"]  # on this side
+
+
+def test_a_full_disk_declines_and_the_budget_stays_right(host, task, history, monkeypatch):
+    one, record = host([history(1)]), task_record(task())
+    answer(one, "1", record)
+
+    def full(_fd, _data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shared.privacy.ledger.os.write", full)
+        assert declined(answer(one, "1", record))
+    assert declined(answer(one, "1", record))  # the ledger is closed until the process starts again
+    one.close()
+    again = host([history(1)])
+    assert [declined(answer(again, "1", record)) for _ in range(3)] == [False, False, True]
+
+
+def poisoned(values, spec):
+    values = values.copy()
+    unpack(spec, values)["identity"][:] = np.float32(3e38)
+    return values
+
+
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
+@pytest.mark.parametrize("trust", ["distributed", "local", "central"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trust, host, task, plan, history):
+    chosen = task(kind, plan=plan(trust=trust))
+    hostile = (
+        chosen
+        if kind == "statistics"
+        else replace(chosen, parameters=poisoned(chosen.parameters, chosen.header.encoder))
+    )
+    one = host([history(1, 0, 0), history(2, 48, 5), history(3, 1, 1), history(4, 1, 0)])
+    for asked in (chosen, hostile):
+        answers = answer_all(one, list(one.stores), task_record(asked))
+        if kind == "statistics" and asked is hostile:
+            continue  # used up by the first
+        assert len({(len(a.array_records["sealed"]["vector"].data), tuple(a)) for a in answers.values()}) == 1
+        for each in answers.values():
+            assert parse_sealed(each, vector_length(asked)) is not None
+
+
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(kind, steps, host, task, plan, policy, history):
+    """943 clients with one user and 2 with 472 give the same integers before noise, bit for bit."""
+    histories = [history(seed, seed % 45, min(seed % 45, seed % 4)) for seed in range(46)]
+    chosen = policy(local_iterations=steps, features=("text", "lexical", "category", "popularity"))
+    record = task_record(task(kind, plan=plan(epsilon=None), policy=chosen))
+    sums = []
+    for per_client in (1, 7, 23, 46):
+        one = host(histories, per_client, name=f"by-{per_client}")
+        answers = {}
+        for start in range(0, len(one.stores), 20):
+            answers |= answer_all(one, list(one.stores)[start : start + 20], record)
+        vectors = [a.array_records["sealed"]["vector"].numpy().astype(np.int64) for a in answers.values()]
+        assert len(vectors) == -(-46 // per_client)
+        sums.append(np.sum(vectors, axis=0))
+    assert sums[0].any()
+    for other in sums[1:]:
+        assert np.array_equal(sums[0], other)
+
+
+def test_a_seeded_replay_gives_the_same_bytes_and_is_charged_once(host, task, history):
+    record = task_record(task())
+    one = host([history(1)])
+    answer(one, "1", task_record(task("statistics")))
+    lines = one.ledger.count
+    first = answer(one, "1", record)
+    one.close()
+    again = host([history(1)], replay_from=lines)
+    second = answer(again, "1", record)
+    sealed = [a.array_records["sealed"]["vector"].data for a in (first, second)]
+    assert sealed[0] == sealed[1]
+    assert again.spend == {("1", "statistics"): 1, ("1", "update"): 1}
+    assert len(events(again, "intent")) == 2
+
+
+def test_the_ledger_of_the_first_task_pins_its_plan(host, task, history):
+    one, chosen = host([history(1)]), task()
+    answer(one, "1", task_record(chosen))
+    first = next(iter(read_ledger(one.path))).event
+    assert first["plan"] == asdict(chosen.header.plan)
+    assert (first["run"], first["catalogue"]) == ("run", one.version)

@@ -1,0 +1,46 @@
+"""What one sample is."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+
+from client.units import BLOCKS, as_units
+from shared.history import History
+
+
+def cut(history, rows):
+    return replace(history, **{f.name: getattr(history, f.name)[rows] for f in fields(History)})
+
+
+def test_unit_user_is_the_history_as_it_is(history):
+    histories, rngs = [history(1), history(2)], [np.random.default_rng(0)] * 2
+    units, streams = as_units("user", histories, rngs)
+    assert units == histories
+    assert streams == rngs
+
+
+def test_an_event_is_in_exactly_one_block(history):
+    one = history(1, 40, 5)
+    units, streams = as_units("interaction", [one], [np.random.default_rng(0)])
+    assert len(units) == len(streams) == BLOCKS
+    assert sorted(np.concatenate([u.item for u in units]).tolist()) == sorted(one.item.tolist())
+    assert sum(u.held_out.sum() for u in units) == 5
+
+
+def test_without_one_event_one_block_changes(history):
+    one = history(1, 30, 0)
+    before, _ = as_units("interaction", [one], [np.random.default_rng(9)])
+    after, _ = as_units("interaction", [cut(one, slice(0, 29))], [np.random.default_rng(9)])
+    differ = [a for a, b in zip(before, after, strict=True) if not np.array_equal(a.item, b.item)]
+    assert len(differ) == 1
+    assert one.item[29] in differ[0].item
+
+
+def test_the_number_of_samples_does_not_depend_on_the_history(history):
+    histories = [history(1, 0, 0), history(2, 48, 4)]
+    units, streams = as_units("interaction", histories, [np.random.default_rng(s) for s in (1, 2)])
+    assert len(units) == len(streams) == 2 * BLOCKS
+    assert len({id(s) for s in streams}) == 2 * BLOCKS
+    assert all(len(u) == 0 for u in units[:BLOCKS])

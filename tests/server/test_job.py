@@ -1,0 +1,102 @@
+"""What is fixed before the first round."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from server.job import initial_state, make_job, measured_round
+from shared.catalogue import Catalogue
+from shared.config import Config, merged
+from shared.encoder.spec import plain_behaviour, unpack
+from shared.errors import ConfigError, PlanError
+from shared.privacy.plan import claims
+
+NODES = {f"c{n}": n for n in range(1, 21)}
+
+
+def config(**changes):
+    base = {"rounds": 10, "privacy": {"delta": 1e-3}, "policy": {"measure_every": 4}, "model": {"rank": 4}}
+    return Config.model_validate(merged(base, changes))
+
+
+def job(changed=None, users_per_client=1, users=20, items=30):
+    names = tuple(f"i{n}" for n in range(items))
+    groups = {"text": np.eye(items, 8, dtype=np.float32), "lexical": np.zeros((items, 0), np.float32)}
+    catalogue = Catalogue(names, names, names, ((),) * items, groups | {"category": np.zeros((items, 0), np.float32)})
+    return make_job(
+        "run", changed or config(), catalogue, NODES, users_per_client=users_per_client, users=users, kind="simulation"
+    )
+
+
+def test_the_sizes_come_from_the_catalogue_and_the_configuration():
+    made = job(config(model={"buckets": 1000}))
+    assert (made.encoder.text_width, made.encoder.rank, made.encoder.buckets) == (8, 4, 30)
+    assert job(config(model={"buckets": 7})).encoder.buckets == 7
+    assert made.clients == tuple(NODES)
+    assert made.items == 30
+
+
+@pytest.mark.parametrize(
+    ("every", "rounds", "measured"), [(4, 10, [4, 8, 10]), (5, 10, [5, 10]), (1, 3, [1, 2, 3]), (9, 3, [3])]
+)
+def test_every_mth_round_and_the_last_are_measured(every, rounds, measured):
+    made = config(rounds=rounds, policy={"measure_every": every})
+    assert [r for r in range(1, rounds + 1) if measured_round(made, r)] == measured
+    assert job(made).plan.measurement.participations == len(measured)
+
+
+@pytest.mark.parametrize(
+    ("size", "updates", "measurements"), [("everybody", 10, 3), (20, 10, 3), (10, 5, 2), (1, 1, 1)]
+)
+def test_participations_cover_the_share_of_rounds_that_a_client_is_asked_in(size, updates, measurements):
+    made = job(config(cohort={"size": size}))
+    assert made.plan.update.participations == updates
+    assert made.plan.measurement.participations == measurements
+    assert made.cohort_size == (20 if size == "everybody" else size)
+
+
+def test_participations_can_be_named():
+    assert job(config(privacy={"participations": 3})).plan.update.participations == 3
+
+
+@pytest.mark.parametrize(("smallest", "clients"), [(0.9, 18), (0.901, 19), (1.0, 20), (0.01, 1)])
+def test_the_smallest_cohort_is_a_share_of_the_cohort(smallest, clients):
+    assert job(config(cohort={"smallest": smallest})).plan.smallest_cohort == clients
+
+
+@pytest.mark.parametrize("size", [0, -1, 21])
+def test_a_cohort_that_cannot_be_is_a_sentence(size):
+    with pytest.raises(ConfigError, match=rf"cohort\.size = {size}: must lie between 1 and the 20 clients"):
+        job(config(cohort={"size": size}))
+
+
+def test_the_plan_promises_what_was_asked_for():
+    assert claims(job().plan).everyone <= 8.0
+    assert claims(job().plan).everyone > 7.9
+    assert job(config(privacy={"epsilon": "none"})).plan.epsilon is None
+
+
+def test_delta_is_held_against_users_not_clients():
+    job(users=20)
+    with pytest.raises(PlanError, match="delta"):
+        job(users=2000, users_per_client=100)
+
+
+@pytest.mark.parametrize(("trust", "steps"), [("local", 3), ("distributed", 1), ("central", 1)])
+def test_local_steps_are_in_the_plan_where_they_cost(trust, steps):
+    made = job(config(privacy={"trust": trust}, policy={"local_iterations": 3}))
+    assert made.plan.update.inner_steps == steps
+    assert made.targets.iterations_fixed is (trust == "local")
+
+
+def test_nothing_is_known_before_the_first_round():
+    made = job()
+    state = initial_state(made, np.random.default_rng(0))
+    assert state.round == -1
+    assert state.used == {}
+    assert not state.prior.any()
+    parts = unpack(made.encoder, state.parameters)
+    assert parts["projection"].any()
+    assert not parts["identity"].any()
+    assert np.array_equal(parts["behaviour"], plain_behaviour())
