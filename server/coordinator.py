@@ -172,21 +172,14 @@ def measure(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Mea
 
 def decide(job: Job, desk: Desk, state: State, number: int, measured: Measurement | None) -> Step:
     """Let the controller move the policy, and write down what it saw and why it moved."""
+    recall, covered = _seen(measured)
     taken = Step(state.policy, state.controller, "none", "the report was aborted: too few answers")
     if measured is not None and job.config.policy.controller == "static":
         taken = Step(state.policy, state.controller, "hold", "the controller is static")
     elif measured is not None and number == job.config.rounds:
         taken = Step(state.policy, state.controller, "hold", "the last round: the policy stays as it was measured")
     elif measured is not None:
-        recall = measured.estimates.get(f"recall@{measured.k}")
-        covered = measured.estimates.get(f"effective_coverage@{measured.k}")
-        taken = step(
-            state.policy,
-            state.controller,
-            None if recall is None else Seen(recall.value, recall.half_width),
-            None if covered is None else Seen(*(x / measured.attainable for x in (covered.value, covered.half_width))),
-            job.targets,
-        )
+        taken = step(state.policy, state.controller, recall, covered, job.targets)
     desk.ledger.append(
         [
             {
@@ -195,6 +188,9 @@ def decide(job: Job, desk: Desk, state: State, number: int, measured: Measuremen
                 "controller": job.config.policy.controller,
                 "targets": asdict(job.targets),
                 "estimate": None if measured is None else measured.to_dict(),
+                "seen": {
+                    name: None if s is None else asdict(s) for name, s in (("recall", recall), ("coverage", covered))
+                },
                 "memory": state_to_dict(state.controller),
                 "before": policy_to_dict(state.policy),
                 "after": policy_to_dict(taken.policy),
@@ -204,6 +200,18 @@ def decide(job: Job, desk: Desk, state: State, number: int, measured: Measuremen
         ]
     )
     return taken
+
+
+def _seen(measured: Measurement | None) -> tuple[Seen | None, Seen | None]:
+    """What the controller knows: recall, and effective coverage as a share of what is attainable."""
+    if measured is None:
+        return None, None
+    recall = measured.estimates.get(f"recall@{measured.k}")
+    covered = measured.estimates.get(f"effective_coverage@{measured.k}")
+    return (
+        None if recall is None else Seen(recall.value, recall.half_width),
+        None if covered is None else Seen(*(x / measured.attainable for x in (covered.value, covered.half_width))),
+    )
 
 
 def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]:

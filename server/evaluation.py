@@ -31,16 +31,24 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A private estimate with its 95 % bar; ``low == high`` when there is no noise."""
+    """A private estimate in 0..1 with its 95 % bar; ``low == high`` when there is no noise.
+
+    Attributes:
+        value: the estimate, brought into 0..1.
+        low, high: ends of the bar, brought into 0..1.
+        half_width: of the bar before that: what a controller weighs, for a bar cut off at 0 looks surer than it is.
+    """
 
     value: float
     low: float
     high: float
+    half_width: float
 
-    @property
-    def half_width(self) -> float:
-        """Half of the bar."""
-        return (self.high - self.low) / 2.0
+
+def estimate_of(value: float, half_width: float) -> Estimate:
+    """An estimate from its raw value and the half width of its bar."""
+    value, low, high = (min(1.0, max(0.0, x)) for x in (value, value - half_width, value + half_width))
+    return Estimate(float(value), float(low), float(high), float(half_width))
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def estimate(
     recall, ndcg, users = (float(total[i]) / grid[name] for i, name in enumerate(("recall", "ndcg", "users")))
     users_sigma = sigma / grid["users"]
     if users <= 3.0 * users_sigma:
-        why = f"too few users report: {users:.0f} of noise {users_sigma:.0f}"
+        why = f"too few users report: {max(users, 0.0):.0f} under noise of {users_sigma:.0f}"
         names = (f"recall@{k}", f"ndcg@{NDCG_K}", *_exposure_names(k))
         return Measurement(k, 1, 1.0, {}, dict.fromkeys(names, why))
     estimates = {
@@ -106,7 +114,7 @@ def estimate(
     if noise == 0:
         exact = np.rint(counts).astype(np.int64)
         estimates |= {
-            name: Estimate(v, v, v) for name, v in zip(_exposure_names(k), _read(exact, at_least), strict=True)
+            name: estimate_of(v, 0.0) for name, v in zip(_exposure_names(k), _read(exact, at_least), strict=True)
         }
         return Measurement(k, at_least, attainable, estimates, {})
     if survivors < USEFUL_COHORT:
@@ -140,7 +148,7 @@ def _ratio(numerator: float, denominator: float, numerator_sigma: float, denomin
     """A ratio of two noisy sums with independent noise, clamped to 0..1; bar by the delta method."""
     value = numerator / denominator
     spread = Z95 * math.hypot(numerator_sigma, value * denominator_sigma) / abs(denominator)
-    return Estimate(*(min(1.0, max(0.0, x)) for x in (value, value - spread, value + spread)))
+    return estimate_of(value, spread)
 
 
 def _exposures(counts: Vector, noise: float, at_least: int, k: int, rng: np.random.Generator) -> dict[str, Estimate]:
@@ -153,10 +161,7 @@ def _exposures(counts: Vector, noise: float, at_least: int, k: int, rng: np.rand
         again.append(_read_mass(*deconvolve(drawn, noise), at_least, len(counts)))
     # The bootstrap's own shift away from the estimate is its bias; the bar covers both.
     spread = np.sqrt(np.var(again, axis=0) + np.square(np.mean(again, axis=0) - truth))
-    return {
-        name: Estimate(float(v), float(max(0.0, v - Z95 * s)), float(min(1.0, v + Z95 * s)))
-        for name, v, s in zip(_exposure_names(k)[1:], truth, spread, strict=True)
-    }
+    return {name: estimate_of(v, Z95 * s) for name, v, s in zip(_exposure_names(k)[1:], truth, spread, strict=True)}
 
 
 def deconvolve(counts: Vector, noise: float, *, points: int = 160, passes: int = 3000) -> tuple[Vector, Vector]:

@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,9 +19,9 @@ from shared.policy.recall_policy import GROUPS, RecallPolicy, Similarity
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, nothing unknown."""
+    """Base of all sections: frozen, nothing unknown, every number finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class Privacy(Section):
@@ -121,13 +121,15 @@ class Config(Section):
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
+LARGEST_WEIGHT: Final = 1000  # as in shared/policy/recall_policy.py
 
 
 def first_policy(section: PolicySection) -> RecallPolicy:
     """Version 1 of the recall policy.
 
     Raises:
-        ConfigError: a feature group is missing from weights or similarity, or unknown there.
+        ConfigError: a feature group is missing from weights or similarity, or unknown there; a weight that no client
+            accepts.
     """
     for name, given, wanted in (
         ("weights", section.weights, set(GROUPS)),
@@ -135,6 +137,11 @@ def first_policy(section: PolicySection) -> RecallPolicy:
     ):
         if set(given) != wanted:
             raise ConfigError(f"policy.{name}: got {sorted(given)}, expected one entry for each of {sorted(wanted)}")
+    for group, weight in section.weights.items():
+        if not abs(weight) <= LARGEST_WEIGHT:
+            raise ConfigError(
+                f"policy.weights.{group} = {weight}: must lie between -{LARGEST_WEIGHT} and {LARGEST_WEIGHT}"
+            )
     return RecallPolicy(
         version=1,
         similarity=dict(section.similarity),
@@ -156,12 +163,15 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: names the file, and the line where the parser gave up.
     """
+    text = ""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a preset's name or a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        said = str(error).replace("end of document", f"line {len(text.splitlines())}, the end of the file")
+        raise ConfigError(f"{path}: not valid TOML: {said}") from error
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,11 +230,15 @@ def keys(shape: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _sentence(shape: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    path = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "float", "int", "str"))]
+    path = [str(part) for part in problem["loc"]]
+    # Of a key that may be of two types, pydantic names the type that failed behind the key.
+    if len(path) > 1 and (path[-1] in {"float", "int", "str"} or path[-1].startswith("literal[")):
+        path.pop()
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, keys(shape), n=1, cutoff=0.5)
-        near = near or [k for k in keys(shape) if k.rsplit(".", 1)[-1] == path[-1]][:1]
+        known = keys(shape)
+        near = [k for k in known if k.rsplit(".", 1)[-1] == path[-1]][:1]  # the right name in the wrong section
+        near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
     said = str(problem["msg"])
     return f"{key} = {problem['input']!r}: {said[:1].lower()}{said[1:]}"

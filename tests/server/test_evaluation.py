@@ -173,8 +173,8 @@ def test_bars_cover_about_95_percent(users, seed):
     for name, rows in repeated(100, users, seed).items():
         covered = ((rows[:, 1] <= rows[:, 3]) & (rows[:, 3] <= rows[:, 2])).mean()
         bias = abs(rows[:, 0].mean() - rows[0, 3])
-        # 95 % less three standard errors of a hundred; a threshold on estimated atoms (effective coverage) jumps, and its
-        # bar was seen to cover 87 % where many items lie at the threshold.
+        # 95 % less three standard errors of a hundred; a threshold on estimated atoms (effective coverage) jumps, and
+        # its bar was seen to cover 87 % where many items lie at the threshold.
         assert covered >= (0.80 if name.startswith("effective") else 0.885), (name, covered)
         # An estimate may be off by less than its own bar, never beyond it.
         assert bias < (rows[:, 2] - rows[:, 1]).mean() / 2, (name, bias)

@@ -15,6 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from shared.errors import ConfigError, DataError, PlanError, RunError
+from shared.policy.recall_policy import policy_from_dict, policy_to_dict
+from shared.policy.rules import Seen, Targets, state_from_dict, step
 from shared.privacy.ledger import read_ledger
 from simulations.run import Screen, new_run, resume_run
 
@@ -262,6 +264,19 @@ def test_the_ledgers_verify_and_every_client_pays_before_it_answers(run, tmp_pat
         if event["type"] == "result":
             assert (event["client"], event["round"], event["release"]) in seen
     assert len(seen) == 24 * (1 + 3 + 2)
+
+
+def test_every_decision_is_replayed_from_the_ledger_alone(run, tmp_path):
+    run("a", "rounds=6", "privacy.epsilon=none", "policy.recall_target=0.9")
+    decisions = [e.event for e in read_ledger(tmp_path / "a" / "ledger.jsonl") if e.event["type"] == "decision"]
+    assert "move" in {event["decision"] for event in decisions}
+    for event in decisions[:-1]:
+        seen = {name: None if given is None else Seen(**given) for name, given in event["seen"].items()}
+        before, memory = policy_from_dict(event["before"]), state_from_dict(event["memory"])
+        again = step(before, memory, seen["recall"], seen["coverage"], Targets(**event["targets"]))
+        assert policy_to_dict(again.policy) == event["after"]
+        assert (again.decision, again.reason) == (event["decision"], event["reason"])
+    assert decisions[-1]["reason"].startswith("the last round")
 
 
 class TestBadInput:
