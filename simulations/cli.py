@@ -15,6 +15,7 @@ from shared.errors import FedrecallError
 
 OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
 
+
 class PlainCommand(TyperCommand):
     """Typer escapes brackets for a markup that is switched off here; a class because Typer asks for one."""
 
