@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -94,32 +95,24 @@ def privacy_sentence(summary: Row) -> str:
 
 
 def _rounds_table(rows: list[Row], total: int) -> Table:
-    table = Table(title=f"round {rows[-1]['round']} of {total}")
-    for name in (
-        "round",
-        "answered",
-        "s",
-        "recall est.",
-        "oracle",
-        "eff. coverage est.",
-        "oracle ",
-        "epsilon",
-        "policy",
-    ):
-        table.add_column(name, justify="right")
+    title = f"round {rows[-1]['round']} of {total}; estimates are private, oracle values simulation only"
+    table = Table(title=title, box=SIMPLE, padding=0)
+    for name in ("round", "answers", "s", "recall", "oracle", "eff. cov.", "oracle", "epsilon"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("policy", no_wrap=True)
     for row in rows:
         estimate, oracle, k = row["estimate"] or {}, row["oracle"] or {}, row["policy"]["k"]
         epsilon = row["epsilon"]
         table.add_row(
             str(row["round"]),
-            f"{row['cohort']['answered']}/{row['cohort']['asked']}",
+            str(row["cohort"]["answered"]),
             f"{row['seconds']:.1f}",
             _bar(estimate.get(f"recall@{k}")),
-            _number(oracle.get(f"recall@{k}")),
+            _number(oracle.get(f"recall@{k}"), 3, ""),
             _bar(estimate.get(f"effective_coverage@{k}")),
-            _number(oracle.get(f"effective_coverage@{k}")),
+            _number(oracle.get(f"effective_coverage@{k}"), 3, ""),
             "none" if epsilon is None else _number(epsilon["everyone"] or epsilon["recipients"], 2),
-            f"v{row['policy']['version']} {row['decision']}",
+            f"v{row['policy']['version']}" + ("" if row["decision"] == "none" else f" {row['decision']}"),
         )
     return table
 
@@ -130,8 +123,8 @@ def _bar(estimate: Row | None) -> str:
     return f"{estimate['value']:.3f} ±{(estimate['high'] - estimate['low']) / 2:.3f}"
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, digits: int = 4, missing: str = "-") -> str:
+    return missing if value is None else f"{value:.{digits}f}"
 
 
 def _flat(row: Row) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,10 +63,31 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
     model = config.model.text_encoder
     folder = model if model == "none" else fetch_encoder(model, cache, say)
     items = dataset.items
-    catalogue = build_catalogue(items.ids, items.titles, items.texts, items.categories, model=folder, cache=cache)
+    catalogue = build_catalogue(
+        items.ids,
+        items.titles,
+        items.texts,
+        items.categories,
+        model=folder,
+        cache=cache,
+        progress=_tenths(say),
+    )
     histories = tuple(_histories(dataset, ~split.test, split.valid))
     test = tuple(h.item for h in _histories(dataset, split.test & (dataset.kind != NOT_INTERESTED), split.valid))
     return World(dataset, split, catalogue, histories, test)
+
+
+def _tenths(say: Say) -> Callable[[int, int], None]:
+    """Says how far the text encoder is, ten times at most; nothing when its vectors are in the cache."""
+    told = [0]
+
+    def progress(done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth > told[0]:
+            told[0] = tenth
+            say(f"text encoder: {done:,} of {total:,} items")
+
+    return progress
 
 
 def stores_of(world: World, users_per_client: int) -> dict[str, ClientStore]:

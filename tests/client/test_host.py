@@ -287,6 +287,17 @@ def test_an_error_of_this_sides_own_never_crosses(kind, where, host, task, histo
     assert "wheelchair" in events(one, "decline")[0]["clause"]  # on this side
 
 
+def test_a_server_cannot_fill_the_ledger_with_its_text(host, task, history, monkeypatch):
+    def broken(*_args, **_more):
+        raise ValueError("x" * 10**7)
+
+    one = host([history(1)])
+    answer(one, "1", task_record(task("statistics")))
+    monkeypatch.setattr(client.host, "parse_task", broken)
+    assert declined(answer(one, "1", task_record(task())))
+    assert len(events(one, "decline")[0]["clause"]) == client.host.LONGEST_CLAUSE
+
+
 def test_a_full_disk_declines_and_the_budget_stays_right(host, task, history, monkeypatch):
     one, record = host([history(1)]), task_record(task())
     answer(one, "1", record)

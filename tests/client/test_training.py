@@ -137,19 +137,14 @@ def test_a_contribution_does_not_depend_on_the_batch_not_even_in_its_last_bit(
     kind, steps, parameters, items, policy, history
 ):
     chosen = policy(similarity=kinds(kind), local_iterations=steps)
+    terms = replace(TERMS, context=96, targets=32, negatives=64)  # sizes at which a matrix library takes over
     histories = [history(seed, seed % 40, seed % 5) for seed in range(2 * CHUNK + 5)]
-    together = fitted(parameters, items, chosen, TERMS, histories)
+    together = fitted(parameters, items, chosen, terms, histories)
     order = np.random.default_rng(1).permutation(len(histories))
     mixed = np.empty_like(together)
     for part in np.split(order, [1, 4, 11]):
-        mixed[part] = fitted(
-            parameters,
-            items,
-            chosen,
-            TERMS,
-            [histories[i] for i in part],
-            [np.random.default_rng(int(i)) for i in part],
-        )
+        rngs = [np.random.default_rng(int(i)) for i in part]
+        mixed[part] = fitted(parameters, items, chosen, terms, [histories[i] for i in part], rngs)
     assert np.array_equal(together, mixed)
 
 

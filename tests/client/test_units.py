@@ -44,3 +44,14 @@ def test_the_number_of_samples_does_not_depend_on_the_history(history):
     assert len(units) == len(streams) == 2 * BLOCKS
     assert len({id(s) for s in streams}) == 2 * BLOCKS
     assert all(len(u) == 0 for u in units[:BLOCKS])
+
+
+def test_every_event_has_a_draw_of_its_own(history):
+    """Else taking one away would move the others: then two blocks a user, or all, would differ."""
+    one, together = history(1, 12, 0), np.zeros((12, 12))
+    for seed in range(2000):
+        units, _ = as_units("interaction", [one], [np.random.default_rng(seed)])
+        block = np.array([next(b for b, u in enumerate(units) if item in u.item) for item in one.item])
+        together += block[:, None] == block[None]
+    pairs = together[np.triu_indices(12, 1)] / 2000
+    assert np.abs(pairs - 1 / BLOCKS).max() < 0.04  # five standard errors
