@@ -5,12 +5,7 @@ On disk, one file a client, arrays without pickle; opened by the client's own si
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DataError
+from shared.files import read_arrays, write_arrays
 from shared.history import KINDS, History
 
 COLUMNS: Final[Mapping[str, type]] = {
@@ -31,22 +27,6 @@ COLUMNS: Final[Mapping[str, type]] = {
     "time": np.float64,
     "held_out": np.bool_,
 }
-# What zipfile and numpy raise on hostile bytes: a header is parsed before its checksum is known.
-BROKEN_ARCHIVE: Final = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -73,9 +53,7 @@ def save_store(store: ClientStore, path: Path) -> None:
     for field in fields(History):
         columns = [getattr(h, field.name) for h in store.histories]
         arrays[field.name] = np.concatenate(columns).astype(COLUMNS[field.name])
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    path.write_bytes(buffer.getvalue())
+    write_arrays(path, arrays)
 
 
 def load_store(path: Path, items: int) -> ClientStore:
@@ -88,12 +66,12 @@ def load_store(path: Path, items: int) -> ClientStore:
     Raises:
         DataError: the file is missing, broken, or speaks of items that the catalogue does not have.
     """
+    stored = read_arrays(path)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
-            raw = {name: data[name] for name in ("names", "lengths", *(field.name for field in fields(History)))}
-        client, *users = json.loads(raw.pop("names").tobytes())
-        lengths = raw.pop("lengths")
-    except BROKEN_ARCHIVE as error:
+        raw = {field.name: stored[field.name] for field in fields(History)}
+        client, *users = json.loads(stored["names"].tobytes())
+        lengths = stored["lengths"]
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a client store ({type(error).__name__}: {error})") from error
     if not (isinstance(client, str) and users and all(isinstance(user, str) for user in users)):
         raise DataError(f"{path}: a store names its client and at least one user")

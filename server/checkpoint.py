@@ -7,7 +7,6 @@ half.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 from server.aggregation import OptimizerState
 from shared.encoder.spec import Floats
 from shared.errors import FedrecallError, RunError
+from shared.files import write_atomically
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
 from shared.policy.rules import RulesState, state_from_dict, state_to_dict
 from shared.privacy.plan import Release
@@ -114,22 +114,3 @@ def charge(state: State, clients: list[str], release: Release) -> State:
         kinds = used.setdefault(client, {})
         kinds[release] = kinds.get(release, 0) + 1
     return replace(state, used=used)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """``content`` at ``path``, whole or not at all, on disk on return."""
-    draft = path.with_name(path.name + ".new")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

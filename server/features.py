@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.catalogue import Catalogue, read_arrays, write_arrays
+from shared.catalogue import Catalogue
 from shared.errors import DataError, FetchError
+from shared.files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     import torch

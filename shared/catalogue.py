@@ -8,14 +8,7 @@ a hostile catalogue can be broken but not run code (https://numpy.org/doc/stable
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import struct
-import tempfile
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,26 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DataError
+from shared.files import read_arrays, write_arrays
 
 GROUPS: Final = ("text", "lexical", "category")
 _FORMAT: Final = "fedrecall-catalogue-1"
 _UNIT_TOLERANCE: Final = 1e-3
-# What zipfile and numpy raise on hostile bytes: a header is parsed before its checksum is known.
-_BROKEN_ARCHIVE: Final = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -126,42 +104,6 @@ def load_catalogue(path: Path) -> Catalogue:
     if stored != catalogue.version():
         raise DataError(f"{path}: content does not match its version {stored[:12]}…; build the catalogue again")
     return catalogue
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write named arrays as ``.npz`` through a temporary file in the same folder and a rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Read every array of an ``.npz``, never unpickling.
-
-    Raises:
-        DataError: the file is missing, not an ``.npz``, cut short, or asks for pickle.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not content.startswith(b"PK"):
-        raise DataError(f"{path}: not a readable .npz file; build it again")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _BROKEN_ARCHIVE as error:
-        raise DataError(f"{path}: not a readable .npz file ({error}); build it again") from error
 
 
 def _check_group(name: str, vectors: NDArray[np.float32], n_items: int) -> None:

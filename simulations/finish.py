@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 from safetensors.numpy import save
 
-from server.checkpoint import State, write_atomically
+from server.checkpoint import State
 from server.coordinator import Row, Stopped
 from server.job import Job
 from shared.encoder.encode import item_vectors
 from shared.encoder.spec import bucket_of, unpack
+from shared.files import write_atomically
 from shared.privacy.accounting import ACCOUNTANT
 from shared.privacy.plan import ADJACENCY, RELEASES, Claims, PrivacyPlan, Release, claims, epsilon_by_kind
 from simulations.baselines import run_baselines

@@ -15,12 +15,13 @@ from typing import Any, Final
 import tomli_w
 
 from client.host import Host
-from server.checkpoint import State, charge, load_state, write_atomically
+from server.checkpoint import State, charge, load_state
 from server.coordinator import Desk, Row, run_rounds
 from server.evaluation import Measurement
 from server.job import Job, initial_state, make_job
 from shared.config import read_toml, validate
 from shared.errors import RunError
+from shared.files import write_atomically
 from shared.keys import own_key
 from shared.privacy.ledger import Ledger, create_ledger, open_ledger, read_ledger
 from simulations.config import SimulationConfig

@@ -80,9 +80,12 @@ HOSTILE = {
     "float lengths": (recast("lengths", np.float64), "one length of a history for each"),
     "no users": (lambda a: a.update(names=np.frombuffer(b'["shop"]', np.uint8)), "at least one user"),
     "numbers for names": (lambda a: a.update(names=np.frombuffer(b'["shop", 1, 2, 3]', np.uint8)), "at least one user"),
-    "names that are no JSON": (lambda a: a.update(names=np.frombuffer(b"[", np.uint8)), "not a client store"),
+    "names that are no JSON": (
+        lambda a: a.update(names=np.frombuffer(b"[", np.uint8)),
+        "not a readable",
+    ),
     "a missing column": (lambda a: a.pop("dwell"), "not a client store"),
-    "objects": (lambda a: a.update(dwell=np.array([{}] * 17)), "not a client store"),
+    "objects": (lambda a: a.update(dwell=np.array([{}] * 17)), "not a readable"),
 }
 
 
@@ -99,7 +102,7 @@ def test_a_hostile_file_is_refused_with_a_sentence(how, store, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"not a store", b"\x80\x04K\x01."])
 def test_a_file_of_something_else_is_refused(content, tmp_path):
     (tmp_path / "store.npz").write_bytes(content)
-    with pytest.raises(DataError, match="not a client store"):
+    with pytest.raises(DataError, match="not a readable"):
         load_store(tmp_path / "store.npz", ITEMS)
 
 
@@ -116,7 +119,7 @@ def test_a_column_that_says_it_is_huge_is_refused(store, tmp_path):
     with zipfile.ZipFile(tmp_path / "store.npz") as old, zipfile.ZipFile(tmp_path / "huge.npz", "w") as new:
         for name in old.namelist():
             new.writestr(name, header.getvalue() if name == "item.npy" else old.read(name))
-    with pytest.raises(DataError, match="not a client store"):
+    with pytest.raises(DataError, match="not a readable"):
         load_store(tmp_path / "huge.npz", ITEMS)
 
 

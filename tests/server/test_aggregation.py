@@ -89,3 +89,9 @@ def test_log_popularity_is_finite_centred_and_in_order(seed, sigma):
 def test_what_is_below_the_noise_is_equally_unknown():
     prior = log_popularity(np.array([-500_000, 0, -7, 10**7]), 1 << 16, 65536.0 * 3)
     assert prior[0] == prior[1] == prior[2] < prior[3]
+
+
+@pytest.mark.parametrize(("sigma", "floor"), [(3.0, 3.0), (0.0, 0.1)])
+def test_counts_are_told_apart_by_their_share_above_the_noise(sigma, floor):
+    prior = log_popularity(np.array([0, 10 * 65536]), 65536, sigma * 65536)
+    assert prior[1] - prior[0] == pytest.approx(np.log((10 + floor) / floor), rel=1e-5)

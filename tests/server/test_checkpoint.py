@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from server import checkpoint as module
 from server.aggregation import OptimizerState
-from server.checkpoint import State, charge, load_state, save_state, write_atomically
+from server.checkpoint import State, charge, load_state, save_state
+from shared import files as module
 from shared.config import PolicySection, first_policy
 from shared.errors import RunError
+from shared.files import write_atomically
 from shared.policy.rules import RulesState
 
 

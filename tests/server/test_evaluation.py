@@ -80,6 +80,7 @@ def test_without_noise_everything_is_exact(seed, users):
     measured = estimate(plan(max(users, 2), epsilon=None), total, users, K, 60, np.random.default_rng(0))
     assert measured.cannot_tell == {}
     assert measured.at_least == 1
+    assert measured.attainable == pytest.approx(min(1.0, users * K / 60), abs=1e-12)
     for name, value in truth_of(exposure, 1).items():
         said = measured.estimates[name]
         assert said.value == said.low == said.high == pytest.approx(value, abs=1e-12)

@@ -53,6 +53,14 @@ def identity():
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # Flower's runtime sets it before an app runs
 
 
+@pytest.fixture
+def awake(monkeypatch):
+    def sleep(_seconds):
+        raise AssertionError("waits for what cannot come")
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+
+
 def vector(*values):
     return sealed_record(np.array(values, np.int32))
 
@@ -162,7 +170,7 @@ def test_an_unknown_node_alone_is_no_answer():
     assert answers.total.tolist() == [5, 10, 15, 10]
 
 
-def test_a_node_that_the_superlink_gave_up_on_has_failed_at_once():
+def test_a_node_that_the_superlink_gave_up_on_has_failed_at_once(awake):
     grid = FakeGrid(honest({"c5": [(Error(code=3, reason="Node Unavailable"), SUPERLINK)]}))
     answers = ask(grid, deadline=60.0)
     assert answers.failed == ("c5",)
@@ -194,14 +202,14 @@ def test_below_the_plans_smallest_cohort_there_is_no_quorum(smallest, enough):
     assert answers.enough is enough
 
 
-def test_what_flower_could_not_send_has_failed_and_nobody_waits_for_it():
+def test_what_flower_could_not_send_has_failed_and_nobody_waits_for_it(awake):
     grid = FakeGrid(honest(), unsent=("c1", "c4"))
     answers = ask(grid, deadline=60.0)
     assert answers.failed == ("c1", "c4")
     assert answers.total.tolist() == [4, 8, 12, 10]
 
 
-def test_a_task_too_large_to_send_fails_everybody():
+def test_a_task_too_large_to_send_fails_everybody(awake):
     class Refusing(FakeGrid):
         def push_messages(self, messages):
             super().push_messages(messages)

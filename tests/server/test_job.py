@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,7 @@ def test_participations_can_be_named():
 @pytest.mark.parametrize(("smallest", "clients"), [(0.9, 18), (0.901, 19), (1.0, 20), (0.01, 1)])
 def test_the_smallest_cohort_is_a_share_of_the_cohort(smallest, clients):
     assert job(config(cohort={"smallest": smallest})).plan.smallest_cohort == clients
+    assert job(config(cohort={"smallest": smallest, "size": 10})).plan.smallest_cohort == max(1, math.ceil(clients / 2))
 
 
 @pytest.mark.parametrize("size", [0, -1, 21])

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.catalogue import Catalogue, load_catalogue, read_arrays, save_catalogue, write_arrays
+from shared.catalogue import Catalogue, load_catalogue, save_catalogue
 from shared.errors import DataError
+from shared.files import read_arrays, write_arrays
 
 
 def unit(rows):
