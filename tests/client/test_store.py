@@ -82,7 +82,7 @@ HOSTILE = {
     "numbers for names": (lambda a: a.update(names=np.frombuffer(b'["shop", 1, 2, 3]', np.uint8)), "at least one user"),
     "names that are no JSON": (
         lambda a: a.update(names=np.frombuffer(b"[", np.uint8)),
-        "not a readable",
+        "not a client store",
     ),
     "a missing column": (lambda a: a.pop("dwell"), "not a client store"),
     "objects": (lambda a: a.update(dwell=np.array([{}] * 17)), "not a readable"),
