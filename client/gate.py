@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.errors import DeclinedError, LedgerError
+from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import Line
 from shared.privacy.participation import remaining
-from shared.privacy.plan import PrivacyPlan, Release, plan_from_dict
+from shared.privacy.plan import PrivacyPlan, Release
 
 Spend = dict[tuple[str, Release], int]  # (client, kind of release) -> intents so far
 

@@ -15,7 +15,8 @@ from shared.config import Config, first_policy
 from shared.encoder.spec import EncoderSpec, initial_parameters
 from shared.errors import ConfigError
 from shared.policy.rules import RulesState, Targets
-from shared.privacy.plan import Kind, PrivacyPlan, Target, make_plan
+from shared.privacy.calibration import make_plan
+from shared.privacy.plan import Kind, PrivacyPlan, Target
 
 
 @dataclass(frozen=True)

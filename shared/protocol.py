@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from shared.encoder.spec import EncoderSpec, Floats
 from shared.errors import FedrecallError, ProtocolError
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
-from shared.privacy.plan import PrivacyPlan, Release, plan_from_dict
+from shared.privacy.calibration import plan_from_dict
+from shared.privacy.plan import PrivacyPlan, Release
 
 # Flower routes "<category>.<action>"; the release names the action.
 MESSAGE_TYPES: Final[Mapping[Release, str]] = {

@@ -1,7 +1,7 @@
 """What a privacy plan may not be: every refusal, in one place, each with its sentence.
 
-Applied by :func:`shared.privacy.plan.make_plan` to what an operator asks for, and by
-:func:`shared.privacy.plan.plan_from_dict` to what a server names.
+Applied by :func:`shared.privacy.calibration.make_plan` to what an operator asks for, and by
+:func:`shared.privacy.calibration.plan_from_dict` to what a server names.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from shared.errors import PlanError
 from shared.privacy import accounting
 from shared.privacy.noise import LARGEST
-
-if TYPE_CHECKING:
-    from shared.privacy.plan import PrivacyPlan, Target  # they are checked here, and made there
+from shared.privacy.plan import PrivacyPlan, Target
 
 ROUND_EPSILON_CAP: Final = 50.0
 TOTAL_EPSILON_CAP: Final = 100.0

@@ -15,8 +15,9 @@ from shared.catalogue import Catalogue
 from shared.encoder.spec import EncoderSpec, initial_parameters
 from shared.history import History
 from shared.policy.recall_policy import RecallPolicy
+from shared.privacy.calibration import make_plan
 from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import Target, make_plan
+from shared.privacy.plan import Target
 from shared.protocol import Header, MeasureTask, StatisticsTask, TrainingTerms, TrainTask
 
 ITEMS = 48

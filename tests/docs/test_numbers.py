@@ -9,8 +9,9 @@ import pytest
 from server.job import target_of
 from shared.encoder.spec import EncoderSpec
 from shared.privacy.accounting import epsilon_by_zcdp
+from shared.privacy.calibration import make_plan
 from shared.privacy.clipping import grid_steps
-from shared.privacy.plan import claims, make_plan
+from shared.privacy.plan import claims
 from simulations.config import resolve
 
 DOCS = Path(__file__).parents[2] / "docs"

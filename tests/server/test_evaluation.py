@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.evaluation import USEFUL_COHORT, deconvolve, estimate
+from shared.privacy.calibration import make_plan
 from shared.privacy.clipping import clip_to_grid
-from shared.privacy.plan import Target, make_plan
+from shared.privacy.plan import Target
 from shared.recall.metrics import coverage, effective_coverage, gini, head_share
 from shared.recall.weights import MEASUREMENT_WEIGHTS, exposure_weight
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from shared.config import PolicySection, first_policy
 from shared.encoder.spec import EncoderSpec
 from shared.errors import ProtocolError
-from shared.privacy.plan import Target, make_plan
+from shared.privacy.calibration import make_plan
+from shared.privacy.plan import Target
 from shared.protocol import (
     MEASURED,
     MESSAGE_TYPES,

@@ -203,7 +203,7 @@ def test_wherever_it_goes_a_client_accepts_the_policy(reports):
             assert policy_from_dict(policy_to_dict(policy)) == policy
             assert first.depth <= policy.depth <= 5 * first.depth
             assert policy.weights["text"] <= 1.5 * first.weights["text"]
-            assert 0 <= policy.exposure_price <= 2.0
+            assert 0 <= policy.exposure_price <= 3.0
             assert 1 <= policy.local_iterations <= 2
             assert (policy.k, policy.diversity, policy.exploration) == (20, 0.0, 0.0)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import PlanError
 from shared.privacy import accounting
+from shared.privacy.calibration import make_plan, plan_from_dict
 from shared.privacy.plan import (
     RELEASES,
     Mechanism,
@@ -17,8 +18,6 @@ from shared.privacy.plan import (
     Target,
     claims,
     epsilon_by_kind,
-    make_plan,
-    plan_from_dict,
 )
 
 SHARES = {"update": 0.8, "measurement": 0.15, "statistics": 0.05}
