@@ -13,6 +13,7 @@ from server.job import Job
 from shared.encoder.encode import item_vectors, pad, user_groups
 from shared.encoder.spec import bucket_of, unpack
 from shared.history import NOT_INTERESTED
+from shared.recall.rerank import popularity_price
 from shared.recall.scoring import group_scores, similarity
 from simulations.world import World
 
@@ -41,8 +42,8 @@ def recommend(
         shown: items to return, at most k.
 
     Returns:
-        ``user, history`` (newest titles), ``recommendations`` with title, score, its parts per feature group, the
-        history item nearest in the learned vectors, and whether the item was held out for the test.
+        ``user``, ``history`` (newest titles) and ``recommendations``: title, score, its parts (feature groups, exposure
+        price), the history item nearest in the learned vectors, and whether the item was held out for the test.
     """
     catalogue, history, policy = world.catalogue, world.histories[user], state.policy
     bucket = bucket_of(catalogue.ids, job.encoder.buckets)
@@ -54,6 +55,7 @@ def recommend(
     vectors = item_vectors(job.encoder, state.parameters, groups["text"], bucket)
     users = user_groups(job.encoder, state.parameters, {**groups, "text": vectors}, pad([history], visible="all"))
     popularity = (state.prior + unpack(job.encoder, state.parameters)["bias"])[bucket]
+    price = popularity_price(state.prior[bucket])
     parts = group_scores(policy, users, {**groups, "text": vectors}, popularity)
     liked = np.flatnonzero(history.kind != NOT_INTERESTED)
     near = similarity("cosine", vectors[ranked], vectors[history.item[liked]])
@@ -64,6 +66,8 @@ def recommend(
             row = liked[int(near[place].argmax())]
             because = f"because you {VERBS[history.kind[row]]} {catalogue.titles[history.item[row]]}"
         own = {group: round(float(part[0, item]), 3) for group, part in parts.items()}
+        if policy.exposure_price > 0:
+            own["exposure price"] = round(-policy.exposure_price * float(price[item]), 3)
         out.append(
             {
                 "title": catalogue.titles[item],

@@ -81,6 +81,16 @@ def test_recommend_shows_titles_scores_and_reasons(command, finished):
         assert item["score"] == pytest.approx(sum(item["parts"].values()), abs=2e-3)
 
 
+def test_the_exposure_price_is_part_of_the_score_that_orders_the_list(command, tiny_data, tmp_path):
+    folder = str(tmp_path / "a")
+    sets = [*SETS, "--set", "policy.exposure_price=2", "--set", "policy.controller=static"]
+    command("run", "synthetic", "--data", str(tiny_data), "--out", folder, "--quiet", *sets)
+    answer = json.loads(command("recommend", folder, "--user", "u3", "--json")[1])
+    scores = [item["score"] for item in answer["recommendations"]]
+    assert scores == sorted(scores, reverse=True)
+    assert any(item["parts"]["exposure price"] < 0 for item in answer["recommendations"])
+
+
 def test_an_unknown_user_gets_near_ones(command, finished):
     code, _, err = command("recommend", str(finished[0]), "--user", "u99")
     assert code == 2
