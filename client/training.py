@@ -140,8 +140,7 @@ class _PrivateSgd(DPOptimizer):  # type: ignore[misc]
         """As Opacus', but a sample that is not finite becomes zero first.
 
         Opacus multiplies it by a factor that is NaN or 0: the sum would be NaN whatever the noise, and a server that
-            picks
-        the parameters could make it so for exactly those who have a given item.
+        picks the parameters could make it so for exactly those who have a given item.
         """
         finite = torch.stack([torch.isfinite(p.grad_sample).flatten(1).all(1) for p in self.params]).all(0)
         for p in self.params:

@@ -80,7 +80,7 @@ def run_rounds(job: Job, desk: Desk, state: State) -> tuple[State, Stopped]:
     if state.round < 0:
         state = popularity_round(job, desk, state)
     while state.round < job.config.rounds:
-        if not eligible(job.clients, _used(state, "update"), job.plan.update.participations):
+        if not _can_answer(job, state, "update"):
             return state, "budget exhausted"
         if state.failures >= PATIENCE:
             return state, "no quorum"
@@ -109,7 +109,7 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
     trained = time.monotonic() - began
     policy, measured, taken = state.policy, None, Step(state.policy, state.controller, "none", "not measured")
     measuring: Answers | None = None
-    if answers.enough and measured_round(job.config, number):
+    if answers.enough and measured_round(job.config, number) and _can_answer(job, state, "measurement"):
         state, measured, measuring = measure(job, desk, state, number)
         taken = decide(job, desk, state, number, measured)
     elif not answers.enough:
@@ -243,6 +243,12 @@ def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]
         answers = replace(answers, total=answers.total + drawn)
     desk.ledger.append([_result(job.plan, task, answers)])
     return state, answers
+
+
+def _can_answer(job: Job, state: State, kind: Release) -> bool:
+    """Whether enough clients have a participation left; asking fewer would charge them for nothing."""
+    left = eligible(job.clients, _used(state, kind), job.plan.mechanism(kind).participations)
+    return min(len(left), job.cohort_size) >= job.plan.smallest_cohort
 
 
 def _header(job: Job, desk: Desk, number: int, kind: Release) -> Header:

@@ -82,6 +82,7 @@ def make_job(
         rank=config.model.rank,
         buckets=min(config.model.buckets, len(catalogue.ids)),
     )
+    first_policy(config.policy)
     size = config.cohort.size
     if size != "everybody" and not 1 <= size <= len(nodes):
         raise ConfigError(f'cohort.size = {size}: must lie between 1 and the {len(nodes)} clients, or be "everybody"')

@@ -28,13 +28,13 @@ class Privacy(Section):
     """The promise, and how its budget is split."""
 
     epsilon: float | Literal["none"] = Field(
-        8.0, description='target against everybody; "none" = no differential privacy'
+        8.0, description='target against everybody, above 0 and at most 100; "none" = no differential privacy'
     )
     delta: float = Field(1e-5, gt=0, lt=1, description="target delta; must be below 1/users")
     unit: Literal["user", "interaction"] = Field("user", description="whose data is protected")
     trust: Literal["local", "distributed", "central"] = Field("distributed", description="who adds the noise")
     participations: int | Literal["rounds"] = Field(
-        "rounds", description="K: updates one client may contribute; its own gate enforces it"
+        "rounds", description="K, at least 1: updates one client may contribute; its own gate enforces it"
     )
     collusion: float = Field(0.1, ge=0, lt=1, description="share of the smallest cohort that may collude")
     clip: float = Field(0.5, gt=0, le=1000, description="largest L2 norm of one unit's update")
@@ -45,7 +45,7 @@ class Privacy(Section):
 class Cohort(Section):
     """Who is asked, and how long the server waits."""
 
-    size: int | Literal["everybody"] = Field("everybody", description="clients asked each round")
+    size: int | Literal["everybody"] = Field("everybody", description="clients asked each round, at least 1")
     smallest: float = Field(
         0.9, gt=0, le=1, description="share of the cohort that must answer, else the round is aborted"
     )
@@ -96,7 +96,8 @@ class PolicySection(Section):
         ("text", "popularity"), min_length=1, description="feature groups on at the start"
     )
     weights: dict[str, float] = Field(
-        {"text": 5.0, "lexical": 1.0, "category": 1.0, "popularity": 1.0}, description="W, per feature group, in logits"
+        {"text": 5.0, "lexical": 1.0, "category": 1.0, "popularity": 1.0},
+        description="W, per feature group, in logits, -1000 to 1000",
     )
     similarity: dict[str, Similarity] = Field(
         {"text": "cosine", "lexical": "cosine", "category": "cosine"}, description="per feature group"

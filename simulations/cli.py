@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -64,7 +66,10 @@ def run_command(
 
     config = resolve(source, sets=sets or [], seed=seed, data=data)
     folder = out or _next_folder(config.preset)
-    with _screen(quiet=quiet or as_json, folder=folder, tensorboard=tensorboard, wandb=wandb) as screen:
+    with (
+        _kept(folder),
+        _screen(quiet=quiet or as_json, folder=folder, tensorboard=tensorboard, wandb=wandb) as screen,
+    ):
         screen.say(_promise(config))
         if config.engine == "ray":
             from simulations.ray_engine import run_on_ray  # noqa: PLC0415 - as above
@@ -87,7 +92,7 @@ def resume_command(
     """Go on with an interrupted run from its last checkpoint."""
     from simulations.run import resume_run  # noqa: PLC0415 - heavy
 
-    with _screen(quiet=quiet or as_json, folder=folder) as screen:
+    with _kept(folder), _screen(quiet=quiet or as_json, folder=folder) as screen:
         summary = resume_run(folder, cache=_cache(), source=from_, screen=screen)
     _end(summary, folder, as_json=as_json)
 
@@ -96,7 +101,7 @@ def resume_command(
 def baselines_command(
     source: Source = "ml-100k",
     split: Annotated[str | None, typer.Option("--split", help="rs, ts or loo; default the preset's.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the private baselines' noise.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the private baselines' noise.", min=0)] = 0,
     data: DataFolder = None,
     from_: From = None,
     as_json: AsJson = False,
@@ -224,8 +229,19 @@ def main() -> None:
         show()
         code = USAGE
     if code == INTERRUPTED:
-        typer.echo("fedrecall-sim: interrupted; what was finished is kept: fedrecall-sim resume DIR goes on", err=True)
+        typer.echo("fedrecall-sim: interrupted", err=True)
     sys.exit(code)
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """On Ctrl-C, say what is kept, when something is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "config.toml").exists():
+            typer.echo(f"fedrecall-sim: finished rounds are kept; go on with: fedrecall-sim resume {folder}", err=True)
+        raise
 
 
 def _cache() -> Path:
@@ -254,7 +270,12 @@ def _promise(config: Any) -> str:  # noqa: ANN401 - SimulationConfig, imported l
         return "NO DIFFERENTIAL PRIVACY: privacy.epsilon is none; nothing in this run protects anybody."
     return (
         f"Promise: epsilon {privacy.epsilon:g} per {privacy.unit} (adjacency zero-out, trust {privacy.trust}, "
-        f"delta {privacy.delta:g}), all releases counted."
+        f"delta {privacy.delta:g}), all releases counted"
+        + (
+            "."
+            if privacy.trust != "distributed"
+            else "; sums are not masked yet, so nothing is promised against the server."
+        )
     )
 
 

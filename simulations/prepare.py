@@ -7,6 +7,7 @@ from pathlib import Path
 from client.folder import client_folder
 from client.store import save_store
 from server.folder import Service, write_service
+from server.job import make_job
 from shared.catalogue import save_catalogue
 from shared.config import Config
 from shared.errors import ConfigError, RunError
@@ -43,6 +44,11 @@ def write_home(config: SimulationConfig, world: World, home: Path, clients: int 
     if clients is not None and clients > len(stores):
         raise ConfigError(f"--clients {clients}: the data makes {len(stores)} clients")
     stores = stores[:clients]
+    users = sum(len(store.users) for store in stores)
+    nodes = {store.client: number for number, store in enumerate(stores)}
+    per_client = config.users_per_client
+    # Whatever the server would refuse is refused here, before anything is written.
+    make_job("check", config, world.catalogue, nodes, users_per_client=per_client, users=users, kind="simulation")
     try:
         home.mkdir(parents=True, exist_ok=True)
         if any(home.iterdir()):
@@ -54,8 +60,7 @@ def write_home(config: SimulationConfig, world: World, home: Path, clients: int 
             save_store(store, folder / "store.npz")
     except OSError as error:
         raise RunError(f"{home}: cannot be written ({error.strerror})") from error
-    users = sum(len(store.users) for store in stores)
     public = {name: getattr(config, name) for name in Config.model_fields}
-    service = Service(Config(**public), "simulation", len(stores), config.users_per_client, users)
+    service = Service(Config(**public), "simulation", len(stores), per_client, users)
     write_service(service, home / "server" / "service.json")
     return len(stores)

@@ -26,7 +26,7 @@ from shared.errors import ConfigError, RunError
 from simulations.config import SimulationConfig
 from simulations.finish import finish
 from simulations.prepare import write_home
-from simulations.run import Screen, create_folder, job_of, peak_mb
+from simulations.run import Screen, create_folder, job_of
 from simulations.world import load_world
 
 STARTUP: Final = 60.0  # seconds until the SuperLink must answer
@@ -45,12 +45,13 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     app = Path(__file__).resolve().parents[1]
     if not (app / "pyproject.toml").exists():
         raise ConfigError("engine = 'ray' bundles the source tree: run from a checkout, or use engine = 'inprocess'")
+    began = time.monotonic()
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)
     create_folder(folder, config)
     home = folder / "home"
     count = write_home(config, world, home, None)
-    began = time.monotonic()
+    loaded = time.monotonic() - began
     with _superlink(folder / "flower", home) as (environment, address):
         flower = f'[superlink]\ndefault = "own"\n\n[superlink.own]\naddress = "{address}"\ninsecure = true\n'
         (folder / "flower" / "config.toml").write_text(flower, encoding="utf-8")
@@ -64,8 +65,7 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
         shutil.copyfile(result / name, folder / name)
     state = load_state(folder / "checkpoint.safetensors")
     stopped: Stopped = json.loads((result / "result.json").read_text(encoding="utf-8"))["stopped"]
-    wall = time.monotonic() - began
-    return finish(config, folder, world, job, state, stopped, wall_seconds=wall, peak_mb=peak_mb())
+    return finish(config, folder, world, job, state, stopped, loading_seconds=loaded)
 
 
 @contextmanager

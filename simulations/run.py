@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import resource
-import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,10 +66,12 @@ def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path
         FedrecallError: with one sentence; nothing half-written is left that a resume could not use.
         KeyboardInterrupt: passed on after the state was saved; ``resume_run`` goes on.
     """
+    began = time.monotonic()
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)
     create_folder(folder, config)
-    return _execute(config, folder, world, job, None, screen)
+    with _alone(folder):
+        return _execute(config, folder, world, job, None, screen, began)
 
 
 def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen) -> Row:
@@ -81,14 +82,45 @@ def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no run here ({CONFIG} is missing); start one with fedrecall-sim run --out {folder}")
-    if (folder / "summary.json").exists():
+    began = time.monotonic()
+    with _alone(folder):
+        return _resume(folder, cache, source, screen, began)
+
+
+def _resume(folder: Path, cache: Path, source: Path | None, screen: Screen, began: float) -> Row:
+    if (folder / "report.html").exists():
         raise RunError(f"{folder}: the run has ended already; see {folder / 'report.html'}")
     config = validate(SimulationConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
+    if config.engine == "ray":
+        raise RunError(
+            f"{folder}: a run of engine 'ray' is not resumed: its clients' ledgers are their own; start anew"
+        )
     world = load_world(config, cache, source, screen.say)
     state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
     # The run keeps the name that its ledgers know, also in a folder that was renamed.
     run = _founded(folder)
-    return _execute(config, folder, world, job_of(config, world, folder.name if run is None else run), state, screen)
+    job = job_of(config, world, folder.name if run is None else run)
+    for name, lines in ({} if state is None else state.ledgers).items():
+        if lines and not (folder / name).exists():
+            raise RunError(
+                f"{folder / name}: missing, but the checkpoint counts {lines} lines: what was spent is not known"
+            )
+    return _execute(config, folder, world, job, state, screen, began)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else works on this folder meanwhile.
+
+    Raises:
+        RunError: another process does.
+    """
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{folder}: another process works on this run") from error
+        yield
 
 
 def _founded(folder: Path) -> str | None:
@@ -139,9 +171,15 @@ def create_folder(folder: Path, config: SimulationConfig) -> None:
 
 
 def _execute(
-    config: SimulationConfig, folder: Path, world: World, job: Job, state: State | None, screen: Screen
+    config: SimulationConfig,
+    folder: Path,
+    world: World,
+    job: Job,
+    state: State | None,
+    screen: Screen,
+    began: float,
 ) -> Row:
-    began = time.monotonic()
+    loaded = time.monotonic() - began
     seed: Seed = None if config.seed == "none" else config.seed
     with ExitStack() as stack:
         try:
@@ -154,12 +192,12 @@ def _execute(
             _drop_rows(folder / "rounds.jsonl", state.round)
             desk = _desk(config, folder, world, job, seed, host, ledger, attempts, screen)
             end, stopped = run_rounds(job, desk, state)
+            return finish(config, folder, world, job, end, stopped, loading_seconds=loaded)
         except OSError as error:
             where = error.filename or folder
             raise RunError(
                 f"{where}: cannot be written ({error.strerror}); make room, then: fedrecall-sim resume {folder}"
             ) from error
-    return finish(config, folder, world, job, end, stopped, wall_seconds=time.monotonic() - began, peak_mb=peak_mb())
 
 
 def _open(
@@ -247,11 +285,11 @@ def _drop_rows(path: Path, last: int) -> None:
     if not path.exists():
         return
     rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and json.loads(row)["round"] <= last]
+    kept = []
+    for number, row in enumerate(rows, 1):
+        try:
+            if row.endswith("\n") and json.loads(row)["round"] <= last:
+                kept.append(row)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path}:{number}: not a row of a round; put the line back, or start a new run") from error
     write_atomically(path, "".join(kept).encode())
-
-
-def peak_mb() -> float:
-    """Peak memory of this process in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)

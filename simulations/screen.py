@@ -75,9 +75,15 @@ def result_table(summary: Row) -> None:
     console.print(
         f"{summary['stopped']} after {summary['rounds_done']} of {summary['rounds']} rounds; "
         f"{summary['wall_seconds']:.0f} s, {summary['client_updates_per_second']:.0f} client updates/s, "
-        f"peak memory {summary['peak_rss_mb']:.0f} MB; secure aggregation {summary['secure_aggregation']}",
+        f"peak memory {summary['peak_rss_mb']:.0f} MB; text vectors {_encoder(summary)}; "
+        f"secure aggregation {summary['secure_aggregation']}",
         soft_wrap=True,
     )
+
+
+def _encoder(summary: Row) -> str:
+    name = str(summary["text_encoder"])
+    return "NONE: group text repeats the TF-IDF vectors" if name == "none" else name
 
 
 def privacy_sentence(summary: Row) -> str:
@@ -87,6 +93,8 @@ def privacy_sentence(summary: Row) -> str:
     claims = {name: _number(value) for name, value in summary["epsilon_claims"].items()}
     alone = summary["epsilon_if_others_collude"]
     left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
+    if summary["trust"] == "distributed":
+        left += "; given that the server sees sums only, while this version adds up plain vectors"
     who = f"against everyone {claims['everyone']}, recipients {claims['recipients']}, server {claims['server']}{left}"
     return (
         f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, "

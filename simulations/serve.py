@@ -31,6 +31,8 @@ def recommend_from(
     config = validate(SimulationConfig, read_toml(folder / "config.toml"), str(folder / "config.toml"))
     state = load_state(folder / "checkpoint.safetensors")
     world = load_world(config, cache, source, say)
+    if shown > state.policy.k:
+        raise ConfigError(f"--count {shown}: the run's lists hold {state.policy.k} items")
     users = world.dataset.users
     if user not in users:
         near = difflib.get_close_matches(user, users, n=3, cutoff=0.0)

@@ -17,7 +17,7 @@ from shared.encoder.spec import EncoderSpec, Floats, bucket_of
 from shared.errors import ConfigError
 from shared.history import NOT_INTERESTED, History
 from shared.policy.recall_policy import RecallPolicy
-from shared.recall.metrics import RankingSums, effective_coverage
+from shared.recall.metrics import RankingSums, effective_coverage, ild, novelty, tail_share
 from shared.recall.weights import NDCG_K
 from simulations.config import SimulationConfig
 from simulations.datasets.dataset import Dataset, Split
@@ -118,22 +118,30 @@ def oracle(
         policy: how lists are made.
         rngs: one per user, for exploration.
         on: "valid" (train masked) or "test" (train and validation masked).
-        at_least: exposures that effective coverage asks for; None leaves it out.
+        at_least: exposures that effective coverage asks for; None = the final metrics instead: tail share, novelty and
+            intra-list diversity.
     """
     bucket = bucket_of(world.catalogue.ids, spec.buckets)
     visible = "train" if on == "valid" else "all"
     groups = dict(world.catalogue.groups)
     sums = RankingSums.empty(len(bucket), recall_k=policy.k, ndcg_k=NDCG_K)
-    start = 0
+    start, diversity = 0, 0.0
     for ranked in lists(spec, parameters, groups, bucket, prior, policy, world.histories, rngs, visible=visible):
         relevant = np.zeros((len(ranked), len(bucket)), bool)
         for row in range(len(ranked)):
             relevant[row, _wanted(world, start + row, on)] = True
         start += len(ranked)
         sums = sums.merge(RankingSums.of(ranked, relevant, recall_k=policy.k, ndcg_k=NDCG_K))
+        diversity += float(ild(ranked[relevant.any(axis=1)][:, : policy.k], groups["text"]).sum())
     out = sums.reduce()
     if at_least is not None:
         out[f"effective_coverage@{policy.k}"] = effective_coverage(sums.exposure, at_least)
+        return out
+    seen = [history.item[~history.held_out] if on == "valid" else history.item for history in world.histories]
+    popularity = np.bincount(np.concatenate(seen), minlength=len(bucket))
+    out[f"tail_share@{policy.k}"] = tail_share(sums.exposure, popularity)
+    out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(world.histories))
+    out[f"ild@{policy.k}"] = diversity / max(sums.users, 1)
     return out
 
 

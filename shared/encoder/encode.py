@@ -1,6 +1,6 @@
 """Histories and items to vectors, in numpy: all that recommending needs, so a device without torch can serve.
 
-``client/training.py`` has the same forward pass in torch; a test holds the two together.
+``client/model.py`` has the same forward pass in torch; a test holds the two together.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ _SAME_NAMES: Final = {field: field for field in FIELDS}
 _RECBOLE: Final = {"user": "user_id", "item": "item_id", "time": "timestamp", "id": "item_id"}
 _RECBOLE_CATEGORIES: Final = ("class", "genre", "genres", "category", "categories")
 _OWN_LICENCE: Final = (
-    "Your own data: fedrecall neither knows nor checks its licence; its people's examples are never printed."
+    "Your own data: fedrecall neither knows nor checks its licence; "
+    "its people's examples are never written into a report."
 )
 _LARGEST: Final = 1e9
 

@@ -23,6 +23,7 @@ TRUSTS = {
 STOPS = {
     "finished": "Finished",
     "budget exhausted": "Stopped: budget exhausted",
+    "no quorum": "Stopped: too few clients answered",
     "interrupted": "Interrupted",
 }
 
