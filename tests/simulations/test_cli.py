@@ -91,6 +91,30 @@ def test_the_exposure_price_is_part_of_the_score_that_orders_the_list(command, t
     assert any(item["parts"]["exposure price"] < 0 for item in answer["recommendations"])
 
 
+def test_a_run_on_own_data_carries_the_folders_name(finished, tiny_data):
+    assert finished[1]["preset"] == tiny_data.name
+    assert any("read off all users of this folder" in line for line in finished[1]["not_covered"])
+
+
+def test_prepare_refuses_what_the_server_would_refuse(command, tiny_data, tmp_path):
+    home = tmp_path / "home"
+    arguments = [
+        "prepare",
+        "synthetic",
+        "--data",
+        str(tiny_data),
+        "--out",
+        str(home),
+        *SETS,
+        "--set",
+        "cohort.size=999",
+    ]
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert "cohort.size = 999" in err
+    assert not home.exists()
+
+
 def test_an_unknown_user_gets_near_ones(command, finished):
     code, _, err = command("recommend", str(finished[0]), "--user", "u99")
     assert code == 2
@@ -141,6 +165,8 @@ def test_tensorboard_logs_are_written_on_request(command, tiny_data, tmp_path):
         (["run", "synthetic", "--set", "rounds=0"], "rounds = 0: input should be greater than or equal to 1"),
         (["run", "synthetic", "--set", "engine=ray"], "cannot be seeded"),
         (["run", "synthetic", "--wandb"], "not installed"),
+        (["run", "synthetic", "--seed", "-1"], "seed = -1: must be 0 or larger"),
+        (["run", "synthetic", "--set", "preset=../evil"], "preset = '../evil'"),
         (["resume", "nowhere"], "nowhere: no run here"),
         (["compare", "nowhere"], "nowhere"),
         (["recommend", "nowhere", "--user", "1"], "nowhere: no run here"),

@@ -202,6 +202,33 @@ def test_participations_used_up_end_the_run_cleanly(run):
     assert summary["test"]["recall@10"] > 0
 
 
+def test_nobody_is_asked_for_a_round_that_too_few_could_answer(run, tmp_path):
+    summary = run("a", "privacy.participations=1", "cohort.size=16")
+    assert (summary["stopped"], summary["rounds_done"]) == ("budget exhausted", 1)
+    asked = [e.event for e in read_ledger(tmp_path / "a" / "ledger.jsonl") if e.event["type"] == "intent"]
+    assert [event["round"] for event in asked if event["release"] == "update"] == [1]
+
+
+def test_runs_of_any_k_can_be_compared_at_20(run):
+    summary = run("a")
+    assert {"recall@20", "coverage@20", "gini@20", "ndcg@10", "recall@10"} <= set(summary["test"])
+    assert {"tail_share@20", "novelty@20", "ild@20"} <= set(summary["test"])
+
+
+def test_time_counts_every_process_of_a_run(run, tmp_path, cache, silent):
+    def stop(row, _total):
+        if row["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", screen=Screen(silent.say, stop))
+    summary = resume_run(tmp_path / "cut", cache=cache, source=None, screen=silent)
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "cut" / "rounds.jsonl").read_text().splitlines()]
+    assert len(seconds) == 3
+    assert summary["wall_seconds"] >= sum(seconds)
+    assert summary["client_updates_per_second"] == pytest.approx(72 / sum(seconds), abs=0.1)
+
+
 def test_cohorts_of_a_part_spread_participations_evenly(run, tmp_path):
     summary = run("a", "cohort.size=8", "rounds=6")
     assert summary["participations"] == 2
@@ -336,6 +363,32 @@ class TestBadInput:
             resume_run(tmp_path / "nowhere", cache=cache, source=None, screen=silent)
         run("a")
         with pytest.raises(RunError, match="has ended already"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_two_processes_on_one_run_are_refused(self, run, tmp_path, cache, silent):
+        def meanwhile(_row, _total):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+        with pytest.raises(RunError, match="another process works on this run"):
+            run("a", screen=Screen(silent.say, meanwhile))
+
+    @pytest.mark.parametrize("name", ["ledger.jsonl", "clients.jsonl"])
+    def test_a_lost_ledger_is_not_made_anew(self, run, tmp_path, cache, silent, monkeypatch, name):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a")
+        (tmp_path / "a" / name).unlink()
+        with pytest.raises(RunError, match=rf"{name}: missing, but the checkpoint counts \d+ lines"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_a_broken_row_is_named_with_its_line(self, run, tmp_path, cache, silent, monkeypatch):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a")
+        (tmp_path / "a" / "rounds.jsonl").write_text("not a row\n")
+        with pytest.raises(RunError, match=r"rounds.jsonl:1: not a row of a round"):
             resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
 
     def test_a_changed_configuration_does_not_continue_a_run(self, run, tmp_path, cache, silent, monkeypatch):
