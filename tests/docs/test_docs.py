@@ -211,3 +211,8 @@ def test_every_decision_record_has_its_parts():
         assert path.name.startswith(f"{number:04d}-")
         for part in ("## Context", "## Decision", "## Consequences"):
             assert part in text, f"{path.name}: no {part}"
+
+
+@page
+def test_no_number_is_left_to_be_filled_in(path):
+    assert not re.search(r"\bTBD\b|\bTODO\b", path.read_text(encoding="utf-8"))
