@@ -113,9 +113,13 @@ def _alone(folder: Path) -> Iterator[None]:
     """Nobody else works on this folder meanwhile.
 
     Raises:
-        RunError: another process does.
+        RunError: another process does, or the folder cannot be written.
     """
-    with (folder / ".lock").open("w") as handle:
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
+    with lock as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -372,6 +372,13 @@ class TestBadInput:
         with pytest.raises(RunError, match="another process works on this run"):
             run("a", screen=Screen(silent.say, meanwhile))
 
+    def test_a_folder_that_cannot_be_written_is_not_resumed(self, run, tmp_path, cache, silent):
+        run("a")
+        (tmp_path / "a" / ".lock").unlink()
+        (tmp_path / "a" / ".lock").mkdir()  # stands for a read-only folder, which root could write to
+        with pytest.raises(RunError, match="cannot be written"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
     @pytest.mark.parametrize("name", ["ledger.jsonl", "clients.jsonl"])
     def test_a_lost_ledger_is_not_made_anew(self, run, tmp_path, cache, silent, monkeypatch, name):
         with monkeypatch.context() as patch:
