@@ -1,0 +1,135 @@
+"""One session of secure aggregation in memory, with clients that vanish on command: for benchmarks and tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from shared.secagg import client, server
+from shared.secagg.keys import KEY
+from shared.secagg.messages import NO_REGISTRATION
+from shared.secagg.shamir import Entropy
+
+PHASES = ("join", "share", "upload", "agree", "reveal")
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What came out, and what it cost.
+
+    Attributes:
+        total: (length,) int64.
+        survivors: clients in it.
+        seconds_client, seconds_server: processor time of all clients together, and of the server.
+        bytes_up, bytes_down: payload from and to all clients.
+    """
+
+    total: NDArray[np.int64]
+    survivors: tuple[str, ...]
+    seconds_client: float
+    seconds_server: float
+    bytes_up: int
+    bytes_down: int
+
+
+class _Meter:
+    """Adds up time and bytes; a class because both sides share it while they take turns."""
+
+    def __init__(self) -> None:
+        self.seconds = {"client": 0.0, "server": 0.0}
+        self.up = self.down = 0
+
+    @contextmanager
+    def on(self, side: str) -> Iterator[None]:
+        began = time.process_time()
+        try:
+            yield
+        finally:
+            self.seconds[side] += time.process_time() - began
+
+
+def secure_sum(
+    vectors: Mapping[str, NDArray[np.integer]],
+    smallest: int,
+    colluders: int,
+    entropy: Entropy = os.urandom,
+    drop: Mapping[str, Collection[str]] | None = None,
+) -> SecureSum:
+    """Sum vectors that nobody sees.
+
+    Args:
+        vectors: client -> (length,) integers, all of one length.
+        smallest, colluders: of the plan.
+        entropy: of all clients.
+        drop: phase -> clients that vanish before they answer it, and stay away.
+
+    Raises:
+        ProtocolError: too few clients stayed.
+    """
+    gone: set[str] = set()
+    phases = iter(PHASES)
+
+    def present(names: Collection[str]) -> list[str]:
+        gone.update((drop or {}).get(next(phases), ()))
+        return [name for name in names if name not in gone]
+
+    meter, session = _Meter(), entropy(KEY)
+    identities = {name: Ed25519PrivateKey.from_private_bytes(entropy(KEY)) for name in vectors}
+    members: dict[str, client.Member] = {}
+    adverts: dict[str, bytes] = {}
+    with meter.on("client"):
+        for name in present(list(vectors)):
+            members[name], advert = client.join(
+                session, smallest, colluders, identities[name], entropy, NO_REGISTRATION
+            )
+            adverts[name] = advert.pack()
+            meter.up += len(adverts[name])
+    with meter.on("server"):
+        assembly = server.assemble(session, smallest, colluders, adverts, None)
+    deals: dict[str, bytes] = {}
+    with meter.on("client"):
+        for name in present(assembly.names):
+            members[name], dealt_by = client.deal(members[name], assembly.roster.raw, identities[name], entropy, None)
+            deals[name] = dealt_by.pack()
+            meter.up += len(deals[name])
+    meter.down += len(assembly.names) * len(assembly.roster.raw)
+    with meter.on("server"):
+        dealt = server.collect(assembly, deals)
+        boxes = server.boxes_for(assembly, dealt)
+    total = np.zeros(len(next(iter(vectors.values()))), np.uint32)
+    uploaded = []
+    for name in present(list(boxes)):
+        with meter.on("client"):
+            members[name], words = client.mask(members[name], dealt.raw, boxes[name], vectors[name])
+        with meter.on("server"):
+            total += words
+        uploaded.append(name)
+        meter.up += words.nbytes
+    meter.down += sum(map(len, boxes.values())) + len(boxes) * len(dealt.raw)
+    with meter.on("server"):
+        survivors = server.survivors_of(assembly, uploaded)
+    signatures: dict[str, bytes] = {}
+    with meter.on("client"):
+        for name in present(uploaded):
+            members[name], signatures[name] = client.agree(members[name], survivors, identities[name])
+            meter.up += len(signatures[name])
+    meter.down += len(uploaded) * len(survivors)
+    with meter.on("server"):
+        endorsed = server.endorse(assembly, dealt, survivors, signatures)
+    reveals: dict[str, bytes] = {}
+    with meter.on("client"):
+        for name in present(list(signatures)):
+            reveals[name] = client.reveal(members[name], endorsed).pack()
+            meter.up += len(reveals[name])
+    meter.down += len(signatures) * len(endorsed)
+    with meter.on("server"):
+        result = server.unmask(assembly, dealt, survivors, total, reveals)
+    seconds = meter.seconds
+    return SecureSum(result, tuple(uploaded), seconds["client"], seconds["server"], meter.up, meter.down)
