@@ -13,7 +13,7 @@ name another one: make simulate PYTHON=python3.12" >&2; exit 1
 PYTHON_CHECK = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { $(TOO_OLD); }
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test test-slow lint format docs clean clean-venv
+.PHONY: help install simulate test test-slow mutations lint format docs clean clean-venv
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ test: lint ## All quick checks: ruff, mypy, layers, tests
 
 test-slow: $(STAMP) ## Real runs, minutes each
 	$(BIN)/pytest -q -m slow
+
+mutations: $(STAMP) ## Break each invariant on purpose and show that a test notices
+	$(BIN)/python tests/mutations.py
 
 lint: $(STAMP) ## ruff, mypy, import layers
 	$(BIN)/ruff check

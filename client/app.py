@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.folder import open_host
 from client.host import answer
+from client.session import seat_of, seat_record
 from shared.protocol import declined_record
+
+SEAT: Final = "seat"
 
 app = ClientApp()
 
@@ -36,13 +40,47 @@ def statistics(message: Message, context: Context) -> Message:
     return _answer(message, context)
 
 
+@app.query("join")
+def join(message: Message, context: Context) -> Message:
+    """Step 1 of secure aggregation: send keys."""
+    return _answer(message, context)
+
+
+@app.query("deal")
+def deal(message: Message, context: Context) -> Message:
+    """Step 2: deal shares; step 3 is the task itself."""
+    return _answer(message, context)
+
+
+@app.query("agree")
+def agree(message: Message, context: Context) -> Message:
+    """Step 4: sign the set of survivors."""
+    return _answer(message, context)
+
+
+@app.query("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Step 5: reveal shares."""
+    return _answer(message, context)
+
+
 def _answer(message: Message, context: Context) -> Message:
+    """Flower may start a process for every message, so the seat in a session waits in the node's own state.
+
+    It is taken out before the message is answered: whatever goes wrong then, no step is answered twice.
+    """
     record = declined_record()
     try:
         partition = int(context.node_config.get("partition-id", 0))
         host = open_host(Path(os.environ.get("FEDRECALL_HOME", ".")), partition)
         try:
-            record = answer(host, next(iter(host.stores)), message.content)
+            client = next(iter(host.stores))
+            kept = context.state.config_records.pop(SEAT, None)
+            if kept is not None:
+                host.seats[client] = seat_of(kept)
+            record = answer(host, client, message.content)
+            if client in host.seats:
+                context.state[SEAT] = seat_record(host.seats[client])
         finally:
             host.close()
     except Exception:  # noqa: BLE001 - Flower would send the type and the text of whatever it is to the server

@@ -1,16 +1,25 @@
-"""A client's folder on its own machine: its store, its key, its ledger, the public catalogue."""
+"""A client's folder on its own machine: its store, its consent, its key, its ledger, the public catalogue."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
 
+from client.consent import MISSING, Consent, read_consent
 from client.host import Host, Randomness
 from client.store import load_store
 from shared.catalogue import load_catalogue
+from shared.errors import ConfigError, DataError
 from shared.keys import own_key
 from shared.privacy.noise import os_noise
+from shared.secagg.keys import SIGNATURE
+
+CONSENT, KEY = "consent.toml", "ledger-key.pem"
+REGISTRATION = "registration"  # hex: a registrar's signature over this client's key, where consent asks for one
 
 
 def client_folder(home: Path, partition: int) -> Path:
@@ -32,12 +41,58 @@ def open_host(home: Path, partition: int) -> Host:
     folder = client_folder(home, partition)
     catalogue = load_catalogue(home / "catalogue.npz")
     store = load_store(folder / "store.npz", len(catalogue.ids))
-    key = own_key(folder / "ledger-key.pem")
-    return Host({store.client: store}, catalogue, folder / "ledger.jsonl", key, system_randomness())
+    consents, unconsented = _consents(folder / CONSENT, store.client)
+    key = own_key(folder / KEY)
+    return Host(
+        {store.client: store},
+        catalogue,
+        folder / "ledger.jsonl",
+        key,
+        system_randomness(),
+        consents=consents,
+        clock=system_day,
+        identity=lambda _client: key,
+        registrations=_registrations(folder / REGISTRATION, store.client),
+        unconsented=unconsented,
+    )
+
+
+def _consents(path: Path, client: str) -> tuple[Mapping[str, Consent], str]:
+    """The client's consent, or the clause why there is none: who cannot be understood has not consented."""
+    if not path.exists():
+        return {}, MISSING
+    try:
+        return {client: read_consent(path)}, MISSING
+    except ConfigError as error:
+        return {}, str(error)
+
+
+def _registrations(path: Path, client: str) -> dict[str, bytes]:
+    """The registrar's signature over this client's key, if one was given.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        registration = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except ValueError as error:
+        raise DataError(f"{path}: expected a signature of {SIGNATURE} bytes in hex") from error
+    if len(registration) != SIGNATURE:
+        raise DataError(f"{path}: a signature of {len(registration)} bytes, expected {SIGNATURE} in hex")
+    return {client: registration}
+
+
+def system_day() -> date:
+    """Today, by this machine's clock, in UTC: the same day whatever the time zone does."""
+    return datetime.now(UTC).date()
 
 
 def system_randomness() -> Randomness:
     """Chance for a deployment: nothing is seeded, nothing comes from a peer."""
     return Randomness(
-        noise=lambda _client, _round, _release: os_noise(), rng=lambda _user, _round: np.random.default_rng()
+        noise=lambda _client, _round, _release: os_noise(),
+        rng=lambda _user, _round: np.random.default_rng(),
+        entropy=lambda _client, _session, _step: os.urandom,
     )

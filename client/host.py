@@ -7,8 +7,9 @@ is the same: tasks that are equal are answered as one batch, one Opacus sample a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -17,19 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from client.gate import Gate, Spend, count_spend, gate_of
-from client.measuring import lists, measurement_rows, popularity_rows
-from client.release import Request, release
+from client import session
+from client.consent import MISSING, Consent, permitted
+from client.contributions import People, contributions
+from client.gate import Gate, Request, admit, learn
+from client.release import release
+from client.session import Credentials, Seat
 from client.store import ClientStore
-from client.units import as_units
 from shared.catalogue import Catalogue
-from shared.encoder.spec import bucket_of
 from shared.errors import FedrecallError, ProtocolError
-from shared.history import History
-from shared.privacy.ledger import Ledger, create_ledger, open_ledger, read_ledger
+from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
 from shared.privacy.noise import NoiseSource
+from shared.proofs import LastReceipt, parse_last, parse_signature, read_stamp, same_task
 from shared.protocol import (
-    MeasureTask,
     StatisticsTask,
     Task,
     TrainTask,
@@ -40,6 +41,8 @@ from shared.protocol import (
     task_digest,
     vector_length,
 )
+from shared.secagg.shamir import Entropy
+from shared.sessions import invitation_digest, masked_record, parse_invitation, step_answer
 
 LONGEST_CLAUSE: Final = 300  # characters: a server must not fill a ledger with what it writes into a task
 
@@ -51,22 +54,30 @@ class Randomness:
     Attributes:
         noise: (client, round, release) -> source of privacy noise.
         rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
+        entropy: (client, session, step) -> source of the secrets of secure aggregation.
     """
 
     noise: Callable[[str, int, str], NoiseSource]
     rng: Callable[[str, int], np.random.Generator]
+    entropy: Callable[[str, str, str], Entropy]
 
 
 @dataclass
 class Host:
-    """One process's clients. Not frozen: it owns an open ledger, which is created with the first task.
+    """One process's clients. Not frozen: it owns an open ledger.
 
     Attributes:
         stores: client name -> behaviour.
         catalogue: the public catalogue on this side.
-        path: of the ledger.
+        path: of the ledger; begun when there is none.
         signer: the ledger's key.
         randomness: see :class:`Randomness`.
+        consents: client name -> consent; who has none declines everything.
+        clock: this side's day.
+        identity: client -> its registered key, which signs in secure aggregation.
+        unconsented: the clause for who has no consent.
+        registrations: client -> an independent registrar's signature over its key.
+        masked: whether tasks are answered under masks; False only in a simulation that idealises the sum.
         replay_from: see :func:`shared.privacy.ledger.open_ledger`.
     """
 
@@ -75,67 +86,241 @@ class Host:
     path: Path
     signer: Ed25519PrivateKey
     randomness: Randomness
+    consents: Mapping[str, Consent]
+    clock: Callable[[], date]
+    identity: Callable[[str], Ed25519PrivateKey]
+    unconsented: str = MISSING
+    registrations: Mapping[str, bytes] = field(default_factory=dict)
+    masked: bool = True
     replay_from: int | None = None
 
     def __post_init__(self) -> None:
-        """Open the ledger if there is one, and count what was spent from it alone."""
-        self.version = self.catalogue.version()
-        self.ledger: Ledger | None = None
-        self.gate: Gate | None = None
-        self.spend: Spend = {}
+        """Open or begin the ledger, and learn from it alone what is pinned and spent.
+
+        Raises:
+            LedgerError: the ledger is broken, locked, or of another key.
+        """
+        self.seats: dict[str, Seat] = {}
+        self.gate = Gate(self.catalogue.version(), self.consents, self.unconsented)
+        self.histories = {
+            client: permitted(store.histories, self.consents[client].behaviour)
+            for client, store in self.stores.items()
+            if client in self.consents
+        }
+
+        def visit(line: Line) -> None:
+            learn(self.gate, line.event, f"{self.path}:{line.number}")
+
         if self.path.exists():
-            self.ledger = open_ledger(self.path, self.signer, replay_from=self.replay_from)
-            lines = list(read_ledger(self.path))
-            self.gate = gate_of(lines[0])
-            self.spend = count_spend(lines[: self.ledger.count])
+            self.ledger = open_ledger(self.path, self.signer, replay_from=self.replay_from, visit=visit)
+        else:
+            self.ledger = create_ledger(self.path, self.signer, {"type": "opened"})
 
     def close(self) -> None:
         """Release the ledger."""
-        if self.ledger is not None:
-            self.ledger.close()
-
-    def pin(self, task: Task) -> tuple[Gate, Ledger]:
-        """The gate and the ledger; the first task that is understood founds both.
-
-        Raises:
-            LedgerError: the ledger cannot be written.
-        """
-        if self.gate is None or self.ledger is None:
-            header = task.header
-            genesis = {
-                "kind": header.plan.kind,
-                "run": header.run,
-                "plan": asdict(header.plan),
-                "catalogue": self.version,
-            }
-            self.ledger = create_ledger(self.path, self.signer, genesis)
-            self.gate = Gate(header.run, header.plan, self.version)
-        return self.gate, self.ledger
+        self.ledger.close()
 
 
 def answer(host: Host, client: str, record: RecordDict) -> RecordDict:
     """One client's answer to one message; the batch of one."""
-    return answer_all(host, [client], record)[client]
+    return answer_all(host, {client: record})[client]
 
 
-def answer_all(host: Host, clients: Sequence[str], record: RecordDict) -> dict[str, RecordDict]:
-    """The answers of several clients of this process to the same task.
+def answer_all(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
+    """The answers of several clients of this process to messages of one kind: a task, or a step of its session.
 
     Whatever goes wrong, the server hears ``declined`` and nothing else: no text, no type of error.
 
+    Args:
+        host: the clients.
+        asked: client -> its message; tasks are the same but for what is each client's own.
+
     Returns:
         client -> answer, one for each client asked.
+
+    Raises:
+        RuntimeError: the messages are of different tasks (a wrong call of this side's).
     """
-    answers = {client: declined_record() for client in clients}
-    known = [client for client in answers if client in host.stores]
-    try:
-        task = parse_task(record)
-        _check(host, task)
-        sealed = _release(host, known, task, task_digest(record))
-    except Exception as error:  # noqa: BLE001 - the net: whatever it is, neither its type nor its text may cross
-        _note(host, known, error)
+    first = next(iter(asked.values()), None)
+    answers = {client: declined_record() for client in asked}
+    known = {client: record for client, record in asked.items() if client in host.stores}
+    if first is None or not known:
         return answers
-    return answers | {client: sealed_record(vector) for client, vector in sealed.items()}
+    step = next((step for part, step in _STEPS.items() if part in first), None)
+    if step is not None:
+        return answers | {client: _step(host, client, record, step) for client, record in known.items()}
+    if any(not same_task(record, first) for record in asked.values()):
+        raise RuntimeError("answer_all: the messages are not of one task")
+    try:
+        return answers | _task(host, known)
+    except Exception as error:  # noqa: BLE001 - the net: whatever it is, neither its type nor its text may cross
+        _note(host, list(known), error)
+        return answers
+
+
+def released(
+    host: Host, task: Task, asked: Mapping[str, RecordDict]
+) -> tuple[dict[str, NDArray[np.int32]], Receipt | None]:
+    """From messages to sealed vectors, through the one door. Of clients that are here.
+
+    Returns:
+        As :func:`client.release.release`: who is missing declined, and its ledger says why.
+
+    Raises:
+        FedrecallError: the message is no task of a server for this catalogue; nobody was charged.
+    """
+    request = _request(task, next(iter(asked.values())))
+    _check(host, task)
+
+    def noise(client: str) -> NoiseSource:
+        return host.randomness.noise(client, request.round * 1000 + request.attempt, request.release)
+
+    people = People(
+        users=lambda client: host.stores[client].users,
+        histories=lambda client: host.histories[client],
+        catalogue=host.catalogue,
+        rng=host.randomness.rng,
+        noise=noise,
+    )
+    return release(
+        request,
+        _last_receipts(host, asked),
+        lambda client: len(host.stores[client].users),
+        lambda admitted: contributions(people, admitted, task, private=request.private),
+        gate=host.gate,
+        today=host.clock(),
+        ledger=host.ledger,
+        noise=noise,
+    )
+
+
+def _task(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
+    """A task: through the one door, then under a mask unless every vector is private on its own (trust local)."""
+    first = next(iter(asked.values()))
+    task = parse_task(first)
+    if task.header.plan.trust == "local" or not host.masked:
+        sealed, receipt = released(host, task, asked)
+        return {} if receipt is None else {client: sealed_record(vector, receipt) for client, vector in sealed.items()}
+    digest = task_digest(first)
+    seated = {client: record for client, record in asked.items() if _sits(host, client, record, digest)}
+    sealed, receipt = released(host, task, seated) if seated else ({}, None)
+    answers: dict[str, RecordDict] = {}
+    for client, record in seated.items():
+        seat = host.seats.pop(client)
+        if client in sealed and receipt is not None:
+            try:
+                host.seats[client], words = session.mask(record, seat, sealed[client])
+                answers[client] = masked_record(words, receipt)
+            except ProtocolError as error:
+                _note(host, [client], error)
+    return answers
+
+
+def _sits(host: Host, client: str, record: RecordDict, digest: str) -> bool:
+    """Whether a client can answer a task in its session; asked before anybody pays."""
+    try:
+        session.ready(record, host.seats.get(client), digest)
+    except ProtocolError as error:
+        host.seats.pop(client, None)
+        _note(host, [client], error)
+        return False
+    return True
+
+
+def _step(host: Host, client: str, record: RecordDict, step: Step) -> RecordDict:
+    """One client's answer to a step; the seat is given up when anything is not as it should be."""
+    try:
+        return step_answer(step(host, client, record))
+    except Exception as error:  # noqa: BLE001 - the net, as above
+        host.seats.pop(client, None)
+        _note(host, [client], error)
+        return declined_record()
+
+
+def _join(host: Host, client: str, record: RecordDict) -> bytes:
+    """The gate looks at the invitation already, so that who will decline is not waited for; nothing is paid yet."""
+    invitation = parse_invitation(record)
+    digest = invitation_digest(record)
+    last = parse_last(record)
+    request = Request(
+        release=invitation.release,
+        run=invitation.header.run,
+        round=invitation.header.round,
+        attempt=invitation.header.attempt,
+        plan=invitation.header.plan,
+        catalogue=invitation.header.catalogue,
+        features=(),  # the task says
+        server=read_stamp(record.config_records["server"], digest),
+        digest=invitation.task,
+        length=0,  # the task says
+        private=False,
+    )
+    admit(host.gate, client, request, today=host.clock(), behind=not host.ledger.holds(last.seq, last.tip))
+    entropy = host.randomness.entropy(client, digest, "join")
+    host.seats[client], raw = session.join(digest, invitation, _credentials(host, client), entropy)
+    return raw
+
+
+def _deal(host: Host, client: str, record: RecordDict) -> bytes:
+    seat = _seat(host, client)
+    entropy = host.randomness.entropy(client, seat.member.session.hex(), "deal")
+    host.seats[client], raw = session.deal(record, seat, _credentials(host, client), entropy)
+    return raw
+
+
+def _agree(host: Host, client: str, record: RecordDict) -> bytes:
+    host.seats[client], raw = session.agree(record, _seat(host, client), _credentials(host, client))
+    return raw
+
+
+def _reveal(host: Host, client: str, record: RecordDict) -> bytes:
+    seat = _seat(host, client)
+    del host.seats[client]  # whatever comes of it, nothing is revealed twice
+    return session.reveal(record, seat)
+
+
+def _seat(host: Host, client: str) -> Seat:
+    if client not in host.seats:
+        raise ProtocolError("secagg: a step of a session that this client does not sit in")
+    return host.seats[client]
+
+
+def _credentials(host: Host, client: str) -> Credentials:
+    key = host.consents[client].roster_key
+    return Credentials(host.identity(client), host.registrations.get(client), bytes.fromhex(key) if key else None)
+
+
+def _request(task: Task, record: RecordDict) -> Request:
+    """The task as the gate sees it.
+
+    Raises:
+        ProtocolError: no server signed it.
+    """
+    header, kind = task.header, release_of(task)
+    return Request(
+        release=kind,
+        run=header.run,
+        round=header.round,
+        attempt=header.attempt,
+        plan=header.plan,
+        catalogue=header.catalogue,
+        features=() if isinstance(task, StatisticsTask) else task.policy.features,
+        server=parse_signature(record),
+        digest=task_digest(record),
+        length=vector_length(task),
+        private=kind == "update" and header.plan.trust == "local",
+    )
+
+
+def _last_receipts(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, LastReceipt]:
+    """What the server says that each client answered last; whose message does not say it declines."""
+    last: dict[str, LastReceipt] = {}
+    for client, record in asked.items():
+        try:
+            last[client] = parse_last(record)
+        except ProtocolError as error:
+            _note(host, [client], error)
+    return last
 
 
 def _check(host: Host, task: Task) -> None:
@@ -154,101 +339,12 @@ def _check(host: Host, task: Task) -> None:
 
 
 def _note(host: Host, clients: Sequence[str], error: Exception) -> None:
-    """Keep what went wrong on this side, in the ledger if there is one yet."""
+    """Keep what went wrong on this side, in the ledger."""
     clause = f"{type(error).__name__}: {error}"[:LONGEST_CLAUSE]
-    if host.ledger is not None:
-        # A ledger that cannot be written may be what went wrong.
-        with contextlib.suppress(FedrecallError, OSError, RuntimeError):
-            host.ledger.append([{"type": "decline", "client": client, "clause": clause} for client in clients])
+    # A ledger that cannot be written may be what went wrong.
+    with contextlib.suppress(FedrecallError, OSError, RuntimeError):
+        host.ledger.append([{"type": "decline", "client": client, "clause": clause} for client in clients])
 
 
-def _release(host: Host, clients: Sequence[str], task: Task, digest: str) -> dict[str, NDArray[np.int32]]:
-    gate, ledger = host.pin(task)
-    header = task.header
-    kind = release_of(task)
-    private = kind == "update" and header.plan.trust == "local"
-    request = Request(
-        release=kind,
-        run=header.run,
-        round=header.round,
-        attempt=header.attempt,
-        plan=header.plan,
-        catalogue=header.catalogue,
-        digest=digest,
-        length=vector_length(task),
-        private=private,
-    )
-    return release(
-        request,
-        clients,
-        lambda client: len(host.stores[client].users),
-        lambda admitted: _contributions(host, admitted, task, private=private),
-        gate=gate,
-        spend=host.spend,
-        ledger=ledger,
-        noise=lambda client: host.randomness.noise(client, header.round * 1000 + header.attempt, kind),
-    )
-
-
-def _contributions(host: Host, clients: Sequence[str], task: Task, *, private: bool) -> Iterator[NDArray[np.floating]]:
-    """The unclipped rows of the clients' users, in order."""
-    if private and isinstance(task, TrainTask):
-        for client in clients:
-            yield _private_update(host, client, task)[None]
-        return
-    users = [user for client in clients for user in host.stores[client].users]
-    histories = [history for client in clients for history in host.stores[client].histories]
-    bucket = bucket_of(host.catalogue.ids, task.header.encoder.buckets)
-    if isinstance(task, StatisticsTask):
-        yield popularity_rows(histories, bucket, task.header.encoder.buckets)
-    elif isinstance(task, TrainTask):
-        yield from _updates(host, task, users, histories, bucket)
-    else:
-        yield from _measurements(host, task, users, histories, bucket)
-
-
-def _updates(
-    host: Host, task: TrainTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
-) -> Iterator[NDArray[np.floating]]:
-    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
-    from client.training import fit  # noqa: PLC0415 - as above
-
-    rngs = [host.randomness.rng(user, task.header.round) for user in users]
-    items = Items(dict(host.catalogue.groups), bucket, task.prior)
-    yield from fit(task.header.encoder, task.parameters, items, task.policy, task.training, histories, rngs)
-
-
-def _private_update(host: Host, client: str, task: TrainTask) -> NDArray[np.floating]:
-    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
-    from client.training import fit_locally_private  # noqa: PLC0415 - as above
-
-    header = task.header
-    store = host.stores[client]
-    rngs = [host.randomness.rng(user, header.round) for user in store.users]
-    histories, rngs = as_units(header.plan.unit, store.histories, rngs)
-    mechanism = header.plan.update
-    return fit_locally_private(
-        header.encoder,
-        task.parameters,
-        Items(dict(host.catalogue.groups), bucket_of(host.catalogue.ids, header.encoder.buckets), task.prior),
-        task.policy,
-        task.training,
-        histories,
-        rngs,
-        clip=mechanism.clip,
-        noise_multiplier=mechanism.noise_multiplier,
-        noise=host.randomness.noise(client, header.round * 1000 + header.attempt, "update"),
-    )
-
-
-def _measurements(
-    host: Host, task: MeasureTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
-) -> Iterator[NDArray[np.floating]]:
-    encoder, policy = task.header.encoder, task.policy
-    rngs = [host.randomness.rng(user, -task.header.round) for user in users]
-    groups = dict(host.catalogue.groups)
-    start = 0
-    for ranked in lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, rngs):
-        part = histories[start : start + len(ranked)]
-        start += len(ranked)
-        yield measurement_rows(ranked, part, bucket, encoder.buckets, policy.k)
+Step = Callable[[Host, str, RecordDict], bytes]
+_STEPS: Final[Mapping[str, Step]] = {"invitation": _join, "roster": _deal, "survivors": _agree, "signatures": _reveal}

@@ -8,99 +8,76 @@ in between wastes budget; it never reuses or hides it. Updates, measurements and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.gate import Gate, Spend, admit
+from client.gate import Gate, Request, admit, learn
 from shared.errors import DeclinedError
 from shared.privacy.clipping import clip_to_grid
-from shared.privacy.ledger import Ledger
+from shared.privacy.ledger import Ledger, Receipt
 from shared.privacy.noise import NoiseSource, discrete_gaussian
-from shared.privacy.plan import Mechanism, PrivacyPlan, Release
+from shared.privacy.plan import Mechanism
+from shared.proofs import LastReceipt
 
 # Unclipped rows, one per unit, in the order of the clients given, in chunks of any size.
 Contribute = Callable[[Sequence[str]], Iterator[NDArray[np.floating]]]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is asked of a batch of clients; one task, as the gate sees it.
-
-    Attributes:
-        release: kind of release.
-        run, round, attempt: which task.
-        plan: the plan that the task names.
-        catalogue: catalogue version that the task names.
-        digest: SHA-256 of the task.
-        length: length of the vector that answers it.
-        private: the rows are private already (trust local: noise was added at every step); one row a client.
-    """
-
-    release: Release
-    run: str
-    round: int
-    attempt: int
-    plan: PrivacyPlan
-    catalogue: str
-    digest: str
-    length: int
-    private: bool
-
-
 def release(
     request: Request,
-    clients: Sequence[str],
+    asked: Mapping[str, LastReceipt],
     units: Callable[[str], int],
     contribute: Contribute,
     *,
     gate: Gate,
-    spend: Spend,
+    today: date,
     ledger: Ledger,
     noise: Callable[[str], NoiseSource],
-) -> dict[str, NDArray[np.int32]]:
+) -> tuple[dict[str, NDArray[np.int32]], Receipt | None]:
     """Answer one task for a batch of clients.
 
     Args:
         request: the task.
-        clients: who is asked; each pays for itself.
+        asked: client -> what the server says it answered last; each decides and pays for itself.
         units: number of privacy units (rows) of a client.
         contribute: computes the rows of the admitted clients; called after their intents are on disk.
-        gate, spend, ledger: the client side's memory; ``spend`` is brought up to date.
+        gate, ledger: the client side's consent and memory; the gate learns what the ledger took.
+        today: by this side's clock.
         noise: source of a client's noise share.
 
     Returns:
-        client -> (length,) int32 sealed vector; who is missing declined.
+        client -> (length,) int32 sealed vector, who is missing declined; and the receipt for all of them, None when
+        nobody answers.
 
     Formal guarantees:
         Each vector is the sum of its units' contributions, clipped per unit, plus the client's noise share of the plan;
         every one has a synced intent that was charged before.
     """
-    refused = {client: clause for client in clients if (clause := _refusal(request, client, gate, spend)) is not None}
-    if refused:
-        ledger.append(_decline(request, client, clause) for client, clause in refused.items())
-    admitted = [client for client in clients if client not in refused]
+    refused = _refused(request, asked, gate, today, ledger)
+    admitted = [client for client in asked if client not in refused]
+    events = [_decline(request, client, clause) for client, clause in refused.items()]
     if not admitted:
-        return {}
+        ledger.append(events)
+        return {}, None
     source = {client: noise(client) for client in admitted}
-    ledger.append(_intent(request, client, gate.plan, source[client]) for client in admitted)
-    for client in admitted:
-        spend[client, request.release] = spend.get((client, request.release), 0) + 1
+    events += [] if request.run in gate.pins else [_plan(request)]
+    events += [_intent(request, client, today, source[client]) for client in admitted]
+    ledger.append(events)
+    for event in events:
+        learn(gate, event, str(ledger.path))
 
-    mechanism = gate.plan.mechanism(request.release)
-    sigma = gate.plan.share_sigma(request.release)
+    mechanism = request.plan.mechanism(request.release)
+    sigma = request.plan.share_sigma(request.release)
     sealed: dict[str, NDArray[np.int32]] = {}
     for client, rows in _per_client(admitted, units, contribute(admitted), request.length, private=request.private):
         total = rows if request.private else clip_to_grid(rows, mechanism.clip, mechanism.steps)
         sealed[client] = seal(total, mechanism, sigma, source[client], private=request.private)
-    results = (
-        {"type": "result", "client": c, "round": request.round, "release": request.release, "sealed": _sha(sealed[c])}
-        for c in admitted
-    )
-    ledger.append(results, head=request.round)
-    return sealed
+    results = [_result(request, client, vector) for client, vector in sealed.items()]
+    return sealed, ledger.append(results, head=request.round)
 
 
 def seal(
@@ -130,40 +107,56 @@ def seal(
     return np.asarray(total, np.int32)
 
 
-def _refusal(request: Request, client: str, gate: Gate, spend: Spend) -> str | None:
-    """Why a client declines; None = it takes part."""
-    try:
-        admit(
-            gate,
-            spend,
-            client,
-            request.release,
-            run=request.run,
-            plan=request.plan.digest(),
-            catalogue=request.catalogue,
-        )
-    except DeclinedError as refusal:
-        return str(refusal)
-    return None
+def _refused(
+    request: Request, asked: Mapping[str, LastReceipt], gate: Gate, today: date, ledger: Ledger
+) -> dict[str, str]:
+    """Who declines, and the clause; nobody's refusal is another's business."""
+    clauses: dict[str, str] = {}
+    for client, last in asked.items():
+        try:
+            admit(gate, client, request, today=today, behind=not ledger.holds(last.seq, last.tip))
+        except DeclinedError as refusal:
+            clauses[client] = str(refusal)
+    return clauses
+
+
+def _task(request: Request, client: str) -> dict[str, object]:
+    """What every event of a client says of its task."""
+    run, round_, attempt, kind = request.name
+    return {"client": client, "run": run, "round": round_, "attempt": attempt, "release": kind}
 
 
 def _decline(request: Request, client: str, clause: str) -> dict[str, object]:
-    event = {"type": "decline", "client": client, "round": request.round, "release": request.release}
-    return {**event, "clause": clause}
+    return {"type": "decline", **_task(request, client), "task": request.digest, "clause": clause}
 
 
-def _intent(request: Request, client: str, plan: PrivacyPlan, noise: NoiseSource) -> dict[str, object]:
+def _plan(request: Request) -> dict[str, object]:
+    """Pins a run, before its first intent."""
+    return {
+        "type": "plan",
+        "kind": request.plan.kind,
+        "run": request.run,
+        "plan": asdict(request.plan),
+        "catalogue": request.catalogue,
+        "server": request.server.key,
+    }
+
+
+def _intent(request: Request, client: str, today: date, noise: NoiseSource) -> dict[str, object]:
     return {
         "type": "intent",
-        "client": client,
-        "round": request.round,
-        "attempt": request.attempt,
-        "release": request.release,
+        **_task(request, client),
         "task": request.digest,
-        "rho": None if plan.epsilon is None else plan.mechanism(request.release).rho,
-        "share_sigma": plan.share_sigma(request.release),
+        "server": request.server.ledger,
+        "day": today.isoformat(),
+        "rho": None if request.plan.epsilon is None else request.rho,
+        "share_sigma": request.plan.share_sigma(request.release),
         "noise_source": noise.name,
     }
+
+
+def _result(request: Request, client: str, vector: NDArray[np.int32]) -> dict[str, object]:
+    return {"type": "result", **_task(request, client), "sealed": hashlib.sha256(vector.tobytes()).hexdigest()}
 
 
 def _per_client(
@@ -188,7 +181,3 @@ def _per_client(
         parts.append(rest[:missing])
         rest = rest[missing:]
         yield client, np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-def _sha(vector: NDArray[np.int32]) -> str:
-    return hashlib.sha256(vector.tobytes()).hexdigest()

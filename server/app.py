@@ -15,9 +15,10 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.coordinator import Desk, Row, run_rounds
+from server.coordinator import Desk, run_rounds
 from server.folder import read_service, wait_for_nodes
 from server.job import initial_state, make_job
+from server.rows import Row
 from shared.catalogue import load_catalogue
 from shared.keys import own_key
 from shared.privacy.ledger import create_ledger
@@ -53,15 +54,18 @@ def main(grid: Grid, context: Context) -> None:
         noise=lambda _round, _release: os_noise(),
         rng=lambda _round, _purpose: np.random.default_rng(),
         oracle=lambda _state, _measured: None,
+        masked=True,
+        registered={bytes.fromhex(key) for key in service.registered},
         ledgers=lambda: {"ledger.jsonl": ledger.count},
         attempts={},
         tell=_tell,
     )
     try:
-        state, stopped = run_rounds(job, desk, initial_state(job, np.random.default_rng()))
+        ending = run_rounds(job, desk, initial_state(job, np.random.default_rng()))
     finally:
         ledger.close()
-    (folder / "result.json").write_text(json.dumps({"stopped": stopped, "round": state.round}), encoding="utf-8")
+    result = {"stopped": ending.stopped, "round": ending.rounds_done, "model": ending.to_dict()}
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 def _tell(row: Row) -> None:

@@ -7,21 +7,42 @@ half.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from server.aggregation import OptimizerState
+from server.receipts import grouped, ungrouped
 from shared.encoder.spec import Floats
 from shared.errors import FedrecallError, RunError
 from shared.files import write_atomically
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
-from shared.policy.rules import RulesState, state_from_dict, state_to_dict
+from shared.policy.rules import RulesState, Seen, state_from_dict, state_to_dict
+from shared.privacy.ledger import Receipt
 from shared.privacy.plan import Release
 
 Used = dict[str, dict[Release, int]]  # client -> kind -> intents that the server knows of
+
+
+@dataclass(frozen=True)
+class Best:
+    """The measured round that an early end would keep; ``server/ending.py`` has the rule.
+
+    Attributes:
+        round: which.
+        policy: under which it was measured.
+        recall: its private estimate.
+        highest: the highest private estimate so far, which later rounds are compared with.
+    """
+
+    round: int
+    policy: RecallPolicy
+    recall: Seen
+    highest: Seen
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,8 @@ class State:
         failures: rounds in a row without a quorum.
         updates: client updates that went into the model.
         ledgers: lines of each ledger at this point, by name.
+        receipts: the last one of each client.
+        best: the round to keep if the run ends early; None = nothing was measured yet.
     """
 
     round: int
@@ -51,6 +74,8 @@ class State:
     failures: int = 0
     updates: int = 0
     ledgers: dict[str, int] = field(default_factory=dict)
+    receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    best: Best | None = None
 
 
 def save_state(state: State, path: Path) -> None:
@@ -68,6 +93,8 @@ def save_state(state: State, path: Path) -> None:
         "failures": state.failures,
         "updates": state.updates,
         "ledgers": state.ledgers,
+        "receipts": grouped(state.receipts),
+        "best": _best_to_dict(state.best),
     }
     arrays = {
         "parameters": state.parameters,
@@ -99,6 +126,8 @@ def load_state(path: Path) -> State:
             failures=public["failures"],
             updates=public["updates"],
             ledgers=public["ledgers"],
+            receipts=ungrouped(public["receipts"]),
+            best=_best_from_dict(public["best"]),
         )
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
@@ -114,3 +143,25 @@ def charge(state: State, clients: list[str], release: Release) -> State:
         kinds = used.setdefault(client, {})
         kinds[release] = kinds.get(release, 0) + 1
     return replace(state, used=used)
+
+
+def used_by(state: State, release: Release) -> dict[str, int]:
+    """Participations charged so far for one kind of release, by client; who was never asked is not in it."""
+    return {client: kinds.get(release, 0) for client, kinds in state.used.items()}
+
+
+def _best_to_dict(best: Best | None) -> dict[str, Any] | None:
+    if best is None:
+        return None
+    return {
+        "round": best.round,
+        "policy": policy_to_dict(best.policy),
+        "recall": asdict(best.recall),
+        "highest": asdict(best.highest),
+    }
+
+
+def _best_from_dict(raw: dict[str, Any] | None) -> Best | None:
+    if raw is None:
+        return None
+    return Best(raw["round"], policy_from_dict(raw["policy"]), Seen(**raw["recall"]), Seen(**raw["highest"]))

@@ -6,29 +6,33 @@ the process in between, ``resume`` goes on from the last checkpoint with the sam
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import numpy as np
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from server.aggregation import apply, log_popularity, mean_update
-from server.checkpoint import State, charge, save_state
+from server.checkpoint import State, charge, save_state, used_by
+from server.ending import Ending, Stopped, better, conclude, keep_best
 from server.evaluation import Measurement, estimate
-from server.exchange import Answers, exchange
+from server.exchange import Answers, Post, exchange
 from server.job import Job, measured_round
+from server.receipts import checked_receipt, with_last_receipts
+from server.rows import Row, epsilon_so_far, intent_event, result_event, traffic, write_row
+from server.secure import Session, secure_exchange
 from shared.policy.recall_policy import policy_to_dict
 from shared.policy.rules import Seen, Step, state_to_dict, step
-from shared.privacy.ledger import Ledger
+from shared.privacy.ledger import Ledger, Receipt
 from shared.privacy.noise import TAIL, NoiseSource, discrete_gaussian
 from shared.privacy.participation import choose, eligible
-from shared.privacy.plan import RELEASES, PrivacyPlan, Release, claims, epsilon_by_kind
+from shared.privacy.plan import Release
+from shared.proofs import sign_task, stamp
 from shared.protocol import (
     MESSAGE_TYPES,
     Header,
@@ -42,10 +46,9 @@ from shared.protocol import (
     task_record,
     vector_length,
 )
+from shared.sessions import Invitation, invitation_digest, invitation_record
 
 PATIENCE: Final = 3  # rounds in a row without a quorum before a run ends
-Stopped = Literal["finished", "budget exhausted", "no quorum"]
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Desk:
         noise: (round, release) -> noise that the server adds under central trust.
         rng: (round, purpose) -> generator for cohorts and bootstraps; no privacy rests on it.
         oracle: exact values of a measured round, in a simulation; None where nobody can know them.
+        masked: whether sums are masked; False only in a simulation that says so.
+        registered: identities that may take part in secure aggregation; None = any.
         ledgers: counts lines of all ledgers for the checkpoint.
         attempts: (round, release) -> tries before this process, from the ledger.
         tell: called with every finished row.
@@ -70,27 +75,41 @@ class Desk:
     noise: Callable[[int, Release], NoiseSource]
     rng: Callable[[int, str], np.random.Generator]
     oracle: Callable[[State, Measurement | None], Row | None]
+    masked: bool
+    registered: Collection[bytes] | None
     ledgers: Callable[[], dict[str, int]]
     attempts: Mapping[tuple[int, Release], int]
     tell: Callable[[Row], None]
 
 
-def run_rounds(job: Job, desk: Desk, state: State) -> tuple[State, Stopped]:
-    """From a state to the end of the run: finished, budget exhausted, or nobody answers."""
+def run_rounds(job: Job, desk: Desk, state: State) -> Ending:
+    """From a state to the end of the run: finished, budget exhausted, or nobody answers.
+
+    The end is the ledger's last line. An unseeded run that is killed after it says it again when it is resumed.
+    """
+    keep_best(state, desk.folder)
     if state.round < 0:
         state = popularity_round(job, desk, state)
-    while state.round < job.config.rounds:
-        if not _can_answer(job, state, "update"):
-            return state, "budget exhausted"
-        if state.failures >= PATIENCE:
-            return state, "no quorum"
+    while (stopped := _stopped(job, state)) is None:
         state = training_round(job, desk, state)
-    return state, "no quorum" if state.failures >= PATIENCE else "finished"
+    ending = conclude(state, stopped, desk.folder)
+    desk.ledger.append([ending.event()], head=ending.rounds_done)
+    return ending
+
+
+def _stopped(job: Job, state: State) -> Stopped | None:
+    """Why there is no further round; None = there is one."""
+    if state.failures >= PATIENCE:
+        return "no quorum"
+    if state.round >= job.config.rounds:
+        return "finished"
+    return None if _can_answer(job, state, "update") else "budget exhausted"
 
 
 def popularity_round(job: Job, desk: Desk, state: State) -> State:
     """Round 0: the one-off private popularity, a strong prior that costs little."""
-    if not job.plan.statistics.participations:
+    if not _can_answer(job, state, "statistics"):
+        # None planned; or paid for by a try that was interrupted, and lost with it.
         return replace(state, round=0)
     task = StatisticsTask(_header(job, desk, 0, "statistics"))
     state, answers = ask(job, desk, state, task)
@@ -102,16 +121,21 @@ def popularity_round(job: Job, desk: Desk, state: State) -> State:
 
 
 def training_round(job: Job, desk: Desk, state: State) -> State:
-    """One round: train, apply, measure, decide, write down."""
+    """One round: train, apply, measure, decide, write down.
+
+    Measured as scheduled; and when nobody can answer another, so that the budget's last model is not an unknown one.
+    """
     began = time.monotonic()
     number = state.round + 1
     state, answers = train(job, desk, state, number)
     trained = time.monotonic() - began
     policy, measured, taken = state.policy, None, Step(state.policy, state.controller, "none", "not measured")
     measuring: Answers | None = None
-    if answers.enough and measured_round(job.config, number) and _can_answer(job, state, "measurement"):
+    last = number == job.config.rounds or not _can_answer(job, state, "update")
+    if answers.enough and (last or measured_round(job.config, number)) and _can_answer(job, state, "measurement"):
         state, measured, measuring = measure(job, desk, state, number)
-        taken = decide(job, desk, state, number, measured)
+        state = replace(state, best=better(state.best, number, policy, _seen(measured)[0]))
+        taken = decide(job, desk, state, number, measured, last=last)
     elif not answers.enough:
         taken = replace(taken, reason="too few answers: the round was aborted, charged, and changed nothing")
     desk.ledger.append([], head=number)
@@ -124,13 +148,13 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
         "estimate": None if measured is None else measured.to_dict(),
         "cannot_tell": {} if measured is None else dict(measured.cannot_tell),
         "oracle": None if measured is None else desk.oracle(state, measured),
-        "epsilon": _epsilon(job.plan, state),
-        **_traffic(answers, measuring),
+        "epsilon": epsilon_so_far(job.plan, state),
+        **traffic(answers, measuring),
         "train_seconds": round(trained, 3),
         "seconds": round(time.monotonic() - began, 3),
     }
     state = replace(state, policy=taken.policy, controller=taken.state)
-    _write_row(desk.folder / "rounds.jsonl", row)
+    write_row(desk.folder / "rounds.jsonl", row)
     state = _close(desk, state)
     desk.tell(row)
     return state
@@ -170,13 +194,13 @@ def measure(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Mea
     return state, estimate(job.plan, answers.total, len(answers.survivors), k, job.items, rng), answers
 
 
-def decide(job: Job, desk: Desk, state: State, number: int, measured: Measurement | None) -> Step:
+def decide(job: Job, desk: Desk, state: State, number: int, measured: Measurement | None, *, last: bool) -> Step:
     """Let the controller move the policy, and write down what it saw and why it moved."""
     recall, covered = _seen(measured)
     taken = Step(state.policy, state.controller, "none", "the report was aborted: too few answers")
     if measured is not None and job.config.policy.controller == "static":
         taken = Step(state.policy, state.controller, "hold", "the controller is static")
-    elif measured is not None and number == job.config.rounds:
+    elif measured is not None and last:
         taken = Step(state.policy, state.controller, "hold", "the last round: the policy stays as it was measured")
     elif measured is not None:
         taken = step(state.policy, state.controller, recall, covered, job.targets)
@@ -217,37 +241,62 @@ def _seen(measured: Measurement | None) -> tuple[Seen | None, Seen | None]:
 def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]:
     """Intent to the ledger, task to a cohort, answers summed, result to the ledger."""
     kind, header = release_of(task), task.header
-    used = _used(state, kind)
+    used = used_by(state, kind)
     candidates = eligible(job.clients, used, job.plan.mechanism(kind).participations)
     cohort = choose(candidates, used, job.cohort_size, desk.rng(header.round, kind))
     record = task_record(task)
     # Under central trust the server is the one that draws noise, so its intent names the source.
     noise = desk.noise(header.round, kind) if job.plan.trust == "central" else None
-    desk.ledger.append([_intent(job.plan, task, task_digest(record), cohort, noise)])
+    desk.ledger.append([intent_event(job.plan, task, task_digest(record), cohort, noise)])
     state = charge(state, cohort, kind)
-    answers = exchange(
-        desk.grid,
-        job.nodes,
-        cohort,
-        record,
-        MESSAGE_TYPES[kind],
-        length=vector_length(task),
-        largest=_largest(job, kind),
-        group=str(header.round),
-        deadline=job.config.cohort.deadline,
-        smallest=job.plan.smallest_cohort,
-    )
+    answers = _asked(job, desk, state, task, record, cohort)
     if noise is not None:
         # The server's own noise is drawn once, on the sum, before anything else looks at it.
         drawn = discrete_gaussian(job.plan.sum_sigma(kind, len(answers.survivors)), len(answers.total), noise)
         answers = replace(answers, total=answers.total + drawn)
-    desk.ledger.append([_result(job.plan, task, answers)])
-    return state, answers
+    desk.ledger.append([result_event(job.plan, task, answers)])
+    return replace(state, receipts={**state.receipts, **answers.receipts}), answers
+
+
+def _asked(job: Job, desk: Desk, state: State, task: Task, record: RecordDict, cohort: Sequence[str]) -> Answers:
+    """Under masks, unless every vector is private on its own (trust local) or a simulation idealises the sum."""
+    kind, header, signer, tip = release_of(task), task.header, desk.ledger.signer, desk.ledger.tip
+    post = Post(desk.grid, job.nodes, str(header.round), job.config.cohort.deadline)
+    tasks = with_last_receipts(sign_task(record, signer, tip), cohort, state.receipts)
+    receipt_of, smallest = partial(_receipt_of, state, header.round), job.plan.smallest_cohort
+    length, largest = vector_length(task), _largest(job, kind)
+    if job.plan.trust == "local" or not desk.masked:
+        return exchange(
+            post,
+            tasks,
+            MESSAGE_TYPES[kind],
+            receipt_of=receipt_of,
+            length=length,
+            largest=largest,
+            smallest=smallest,
+        )
+    invitation = invitation_record(Invitation(kind, header, task_digest(record)))
+    name = invitation_digest(invitation)
+    signed = RecordDict({**invitation, "server": stamp(name, signer, tip)})
+    session = Session(
+        bytes.fromhex(name),
+        smallest,
+        smallest - job.plan.honest,
+        desk.registered,
+        MESSAGE_TYPES[kind],
+        length,
+        largest,
+    )
+    return secure_exchange(post, session, with_last_receipts(signed, cohort, state.receipts), tasks, receipt_of)
+
+
+def _receipt_of(state: State, round_: int, client: str, answer: RecordDict) -> Receipt:
+    return checked_receipt(answer, state.receipts.get(client), round_)
 
 
 def _can_answer(job: Job, state: State, kind: Release) -> bool:
     """Whether enough clients have a participation left; asking fewer would charge them for nothing."""
-    left = eligible(job.clients, _used(state, kind), job.plan.mechanism(kind).participations)
+    left = eligible(job.clients, used_by(state, kind), job.plan.mechanism(kind).participations)
     return min(len(left), job.cohort_size) >= job.plan.smallest_cohort
 
 
@@ -263,70 +312,8 @@ def _largest(job: Job, kind: Release) -> float:
     return job.users_per_client * job.plan.mechanism(kind).steps + TAIL * job.plan.share_sigma(kind)
 
 
-def _used(state: State, kind: Release) -> dict[str, int]:
-    return {client: kinds.get(kind, 0) for client, kinds in state.used.items()}
-
-
-def _intent(plan: PrivacyPlan, task: Task, digest: str, cohort: list[str], noise: NoiseSource | None) -> Row:
-    kind = release_of(task)
-    return {
-        "type": "intent",
-        "round": task.header.round,
-        "attempt": task.header.attempt,
-        "release": kind,
-        "task": digest,
-        "cohort": cohort,
-        "rho": None if plan.epsilon is None else plan.mechanism(kind).rho,
-        "noise_source": "clients" if noise is None else noise.name,
-    }
-
-
-def _result(plan: PrivacyPlan, task: Task, answers: Answers) -> Row:
-    kind = release_of(task)
-    return {
-        "type": "result",
-        "round": task.header.round,
-        "release": kind,
-        "survivors": len(answers.survivors),
-        "declined": list(answers.declined),
-        "failed": list(answers.failed),
-        "sum_sigma": plan.sum_sigma(kind, len(answers.survivors)),
-        "sum": hashlib.sha256(answers.total.tobytes()).hexdigest(),
-        "aborted": not answers.enough,
-    }
-
-
-def _epsilon(plan: PrivacyPlan, state: State) -> Row | None:
-    """What the client asked most often has spent so far, as printed claims."""
-    if plan.epsilon is None:
-        return None
-    most: dict[Release, int] = {kind: max(_used(state, kind).values(), default=0) for kind in RELEASES}
-    spent = claims(plan, most)
-    return {"everyone": spent.everyone, "recipients": spent.recipients, "by_kind": epsilon_by_kind(plan, most)}
-
-
-def _traffic(trained: Answers, measured: Answers | None) -> Row:
-    """Who answered the training task, and the bytes both ways over the round's exchanges."""
-    made = [trained] if measured is None else [trained, measured]
-    return {
-        "cohort": {
-            "asked": len(trained.survivors + trained.declined + trained.failed),
-            "answered": len(trained.survivors),
-            "declined": len(trained.declined),
-            "failed": len(trained.failed),
-        },
-        "bytes": {"up": sum(a.up for a in made), "down": sum(a.down for a in made)},
-    }
-
-
-def _write_row(path: Path, row: Row) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _close(desk: Desk, state: State) -> State:
     state = replace(state, ledgers=desk.ledgers())
     save_state(state, desk.folder / "checkpoint.safetensors")
+    keep_best(state, desk.folder)
     return state

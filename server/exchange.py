@@ -1,4 +1,4 @@
-"""Sending one task to a cohort over Flower's Grid, and collecting answers until quorum and deadline.
+"""Sending messages to a cohort over Flower's Grid, and collecting answers until the deadline.
 
 ``Strategy.start`` waits for ever for its nodes; this does not. Answers are summed as they come, so that memory does
 not grow with the cohort; the sum is over integers, so that its value does not depend on their order.
@@ -7,15 +7,17 @@ not grow with the cohort; the sum is over integers, so that its value does not d
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from shared.errors import ProtocolError
+from shared.privacy.ledger import Receipt
 from shared.protocol import parse_sealed
 
 SUPERLINK = 1  # node id under which Flower's SuperLink says that a node is gone
@@ -33,6 +35,8 @@ class Answers:
         failed: clients that answered with something else, or not in time.
         up, down: bytes of payload received and sent.
         enough: whether the plan's smallest cohort answered; if not, the sum must not be used.
+        receipts: of the survivors, verified.
+        why: what was missing when not enough answered.
     """
 
     total: NDArray[np.int64]
@@ -42,67 +46,94 @@ class Answers:
     up: int
     down: int
     enough: bool
+    receipts: Mapping[str, Receipt]
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Post:
+    """How messages get to clients.
+
+    Attributes:
+        grid: Flower's grid.
+        nodes: client -> node id.
+        group: Flower's group id, the round.
+        deadline: seconds until those who did not answer count as failed, for each step that asks.
+    """
+
+    grid: Grid
+    nodes: Mapping[str, int]
+    group: str
+    deadline: float
 
 
 def exchange(
-    grid: Grid,
-    nodes: Mapping[str, int],
-    cohort: Sequence[str],
-    record: RecordDict,
+    post: Post,
+    tasks: Mapping[str, RecordDict],
     message_type: str,
     *,
+    receipt_of: Callable[[str, RecordDict], Receipt],
     length: int,
     largest: float,
-    group: str,
-    deadline: float,
     smallest: int,
 ) -> Answers:
-    """Ask every client of the cohort once.
+    """Ask every client of the cohort once, for a vector that needs no mask.
 
     Args:
-        grid: Flower's grid.
-        nodes: client -> node id.
-        cohort: whom to ask.
-        record: the task; the same object goes to everybody.
+        post: Flower's grid, the nodes, how long to wait.
+        tasks: whom to ask -> the task, with that client's last receipt.
         message_type: Flower's route.
+        receipt_of: (client, answer) -> its receipt; raises ProtocolError for one that must not count.
         length: expected length of a sealed vector.
         largest: entries beyond this, either side of zero, cannot come from an honest client: such a vector is left out.
-        group: Flower's group id, the round.
-        deadline: seconds until the rest counts as failed.
         smallest: survivors below which the round is to be aborted.
     """
-    messages = [
-        Message(record, dst_node_id=nodes[client], message_type=message_type, group_id=group, ttl=deadline)
-        for client in cohort
-    ]
-    # The message that a reply answers says whose it is; a node may answer only what it was asked itself.
-    # Flower keeps the order; it has no id for what it could not send, and no ids at all when the task is too large.
-    asked = {number: client for number, client in zip(grid.push_messages(messages), cohort, strict=False) if number}
-    pending = set(asked)
     total = np.zeros(length, np.int64)
     fate: dict[str, str] = {}
-    up, end = 0, time.monotonic() + deadline
-    while pending and time.monotonic() < end:
-        replies = list(grid.pull_messages(pending))
-        for reply in replies:
-            number = reply.metadata.reply_to_message_id
-            if number not in pending or not _from(reply, nodes[asked[number]]):
-                continue
-            pending.discard(number)
-            client = asked[number]
-            vector, fate[client] = _read(reply, length, largest)
-            if vector is not None:
-                total += vector
-                up += vector.nbytes
-        if not replies:
-            time.sleep(PAUSE)
-    down = len(cohort) * sum(a.count_bytes() for a in record.array_records.values())
+    receipts: dict[str, Receipt] = {}
+    up = 0
+    for client, reply in replies(post, tasks, message_type):
+        fate[client], vector, receipt = _read(reply, length, largest, partial(receipt_of, client))
+        if vector is not None and receipt is not None:
+            total += vector
+            up += vector.nbytes
+            receipts[client] = receipt
 
     def those(what: str) -> tuple[str, ...]:
-        return tuple(client for client in cohort if fate.get(client, "failed") == what)
+        return tuple(client for client in tasks if fate.get(client, "failed") == what)
 
-    survivors = those("answered")
-    return Answers(total, survivors, those("declined"), those("failed"), up, down, len(survivors) >= smallest)
+    survivors, down = those("answered"), sum(map(payload, tasks.values()))
+    why = "" if len(survivors) >= smallest else f"{len(survivors)} answered, at least {smallest} must"
+    return Answers(total, survivors, those("declined"), those("failed"), up, down, not why, receipts, why)
+
+
+def replies(post: Post, records: Mapping[str, RecordDict], message_type: str) -> Iterator[tuple[str, Message]]:
+    """Send each client its record; yield (client, reply) as they come, each once, until all did or time is up."""
+    messages = [
+        Message(record, dst_node_id=post.nodes[c], message_type=message_type, group_id=post.group, ttl=post.deadline)
+        for c, record in records.items()
+    ]
+    # The message that a reply answers says whose it is; a node may answer only what it was asked itself.
+    # Flower keeps the order; it has no id for what it could not send, and no ids at all when a message is too large.
+    sent = zip(post.grid.push_messages(messages), records, strict=False)
+    asked = {number: client for number, client in sent if number}
+    pending, end = set(asked), time.monotonic() + post.deadline
+    while pending and time.monotonic() < end:
+        arrived = list(post.grid.pull_messages(pending))
+        for reply in arrived:
+            number = reply.metadata.reply_to_message_id
+            if number in pending and _from(reply, post.nodes[asked[number]]):
+                pending.discard(number)
+                yield asked[number], reply
+        if not arrived:
+            time.sleep(PAUSE)
+
+
+def payload(record: RecordDict) -> int:
+    """Bytes of arrays and raw parts in a message."""
+    arrays = sum(arrays.count_bytes() for arrays in record.array_records.values())
+    raw = (part.get("raw") for part in record.values() if isinstance(part, ConfigRecord))
+    return arrays + sum(len(value) for value in raw if isinstance(value, bytes))
 
 
 def _from(reply: Message, node: int) -> bool:
@@ -110,16 +141,19 @@ def _from(reply: Message, node: int) -> bool:
     return reply.metadata.src_node_id == node or (reply.has_error() and reply.metadata.src_node_id == SUPERLINK)
 
 
-def _read(reply: Message, length: int, largest: float) -> tuple[NDArray[np.int32] | None, str]:
-    """The vector of one reply and what became of its client."""
+def _read(
+    reply: Message, length: int, largest: float, receipt_of: Callable[[RecordDict], Receipt]
+) -> tuple[str, NDArray[np.int32] | None, Receipt | None]:
+    """What became of the client of one reply; with a vector that counts, and its receipt, if it answered."""
     if reply.has_error():
-        return None, "failed"
+        return "failed", None, None
     try:
         vector = parse_sealed(reply.content, length)
+        if vector is None:
+            return "declined", None, None
+        receipt = receipt_of(reply.content)
     except ProtocolError:
-        return None, "failed"
-    if vector is None:
-        return None, "declined"
+        return "failed", None, None
     if np.abs(vector.astype(np.int64)).max(initial=0) > largest:
-        return None, "failed"
-    return vector, "answered"
+        return "failed", None, None
+    return "answered", vector, receipt

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from flwr.serverapp import Grid
 
@@ -28,6 +28,7 @@ class Service:
         clients: nodes to wait for.
         users_per_client: public normaliser.
         users: users in all, public.
+        registered: the clients' registered keys, hex; no other takes part in secure aggregation.
     """
 
     config: Config
@@ -35,12 +36,18 @@ class Service:
     clients: int
     users_per_client: int
     users: int
+    registered: tuple[str, ...]
 
 
 def write_service(service: Service, path: Path) -> None:
     """Write ``service.json``."""
-    raw = {"config": service.config.model_dump(mode="json"), "kind": service.kind, "clients": service.clients}
+    raw: dict[str, Any] = {
+        "config": service.config.model_dump(mode="json"),
+        "kind": service.kind,
+        "clients": service.clients,
+    }
     raw |= {"users_per_client": service.users_per_client, "users": service.users}
+    raw["registered"] = list(service.registered)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(raw, indent=1), encoding="utf-8")
 
@@ -54,7 +61,8 @@ def read_service(path: Path) -> Service:
     try:
         raw = dict(json.loads(path.read_text(encoding="utf-8")))
         config = validate(Config, raw.pop("config"), str(path))
-        service = Service(config=config, **raw)
+        registered = tuple(bytes.fromhex(key).hex() for key in raw.pop("registered"))
+        service = Service(config=config, registered=registered, **raw)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read; set FEDRECALL_HOME to a folder made by fedrecall-sim prepare"

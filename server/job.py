@@ -50,9 +50,17 @@ class Job:
 
     @property
     def cohort_size(self) -> int:
-        """Clients asked each round."""
+        """Clients asked each round; under Poisson sampling on average."""
         size = self.config.cohort.size
         return len(self.nodes) if size == "everybody" else size
+
+    def counted(self, survivors: int) -> int:
+        """Clients that a sum is taken to stand for, in a mean or an estimate: a public number.
+
+        Under Poisson sampling those expected, whoever was drawn: the number of survivors must show in nothing that
+        recipients see, or the amplified claim is void (docs/privacy.md).
+        """
+        return survivors if self.plan.sampling is None else self.cohort_size
 
     @property
     def targets(self) -> Targets:
@@ -92,9 +100,10 @@ def make_job(
 
 def target_of(config: Config, population: int, users: int, dimension: int, kind: Kind) -> Target:
     """The plan's target, from the configuration and public facts."""
-    privacy = config.privacy
+    privacy, poisson = config.privacy, config.cohort.sampling == "poisson"
     cohort = population if config.cohort.size == "everybody" else config.cohort.size
-    share = cohort / population
+    # A fixed cohort evens participations out; a coin may come up every time.
+    share = 1.0 if poisson else cohort / population
     participations = privacy.participations
     measured = sum(measured_round(config, r) for r in range(1, config.rounds + 1))
     return Target(
@@ -104,7 +113,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         epsilon=None if privacy.epsilon == "none" else privacy.epsilon,
         delta=privacy.delta,
         population=population,
-        smallest_cohort=max(1, math.ceil(config.cohort.smallest * cohort - 1e-9)),
+        smallest_cohort=max(0 if poisson else 1, math.ceil(config.cohort.smallest * cohort - 1e-9)),
         collusion=privacy.collusion,
         rounds=config.rounds,
         update_participations=math.ceil(config.rounds * share - 1e-9) if participations == "rounds" else participations,
@@ -118,6 +127,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         clip=privacy.clip,
         local_steps=config.policy.local_iterations,
         users=users,
+        sampling=cohort / population if poisson else None,
     )
 
 

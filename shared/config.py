@@ -28,7 +28,7 @@ class Privacy(Section):
     """The promise, and how its budget is split."""
 
     epsilon: float | Literal["none"] = Field(
-        8.0, description='target against everybody, above 0 and at most 100; "none" = no differential privacy'
+        8.0, description='target against everybody, 0.001 to 100; "none" = no differential privacy'
     )
     delta: float = Field(1e-5, gt=0, lt=1, description="target delta; must be below 1/users")
     unit: Literal["user", "interaction"] = Field("user", description="whose data is protected")
@@ -45,9 +45,15 @@ class Privacy(Section):
 class Cohort(Section):
     """Who is asked, and how long the server waits."""
 
-    size: int | Literal["everybody"] = Field("everybody", description="clients asked each round, at least 1")
+    size: int | Literal["everybody"] = Field(
+        "everybody", description="clients asked each round, at least 1; under poisson on average"
+    )
+    sampling: Literal["fixed", "poisson"] = Field(
+        "fixed",
+        description='"fixed" = exactly that many; "poisson" = each client by a coin of its own (trust central only)',
+    )
     smallest: float = Field(
-        0.9, gt=0, le=1, description="share of the cohort that must answer, else the round is aborted"
+        0.9, ge=0, le=1, description="share of the cohort that must answer, else the round is aborted; 0 under poisson"
     )
     deadline: float = Field(600.0, gt=0, le=86_400, description="seconds the server waits for answers in a round")
 

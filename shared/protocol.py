@@ -22,6 +22,7 @@ from shared.encoder.spec import EncoderSpec, Floats
 from shared.errors import FedrecallError, ProtocolError
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
 from shared.privacy.calibration import plan_from_dict
+from shared.privacy.ledger import Receipt
 from shared.privacy.plan import PrivacyPlan, Release
 
 # Flower routes "<category>.<action>"; the release names the action.
@@ -32,7 +33,7 @@ MESSAGE_TYPES: Final[Mapping[Release, str]] = {
 }
 _LARGEST: Final = 1 << 28  # array entries, rounds; more is hostile
 # What looking into hostile JSON can raise.
-_MALFORMED: Final = (
+MALFORMED: Final = (
     ArithmeticError,
     AttributeError,
     LookupError,
@@ -41,7 +42,7 @@ _MALFORMED: Final = (
     RecursionError,
     FedrecallError,
 )
-_LONGEST_TEXT: Final = 1 << 20  # characters of a task without its arrays
+LONGEST_TEXT: Final = 1 << 20  # characters of a task without its arrays
 _LONGEST_NAME: Final = 200  # characters
 
 
@@ -153,7 +154,7 @@ def task_record(task: Task) -> RecordDict:
 
 
 def task_digest(record: RecordDict) -> str:
-    """SHA-256 over all that a task says; ties ledger lines to it."""
+    """SHA-256 over all that a task says; ties ledger lines and the server's signature to it."""
     digest = hashlib.sha256(str(record.config_records["task"]["json"]).encode())
     for name, array in sorted(record.array_records["arrays"].items()):
         digest.update(name.encode() + array.data)
@@ -170,18 +171,24 @@ def parse_task(record: RecordDict) -> Task:
         return _task(record)
     except ProtocolError:
         raise
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ProtocolError(f"malformed task: {type(error).__name__}: {error}") from error
 
 
-def sealed_record(vector: NDArray[np.int32]) -> RecordDict:
-    """Client -> server: one sealed vector; the same size whatever the history."""
-    return RecordDict({"sealed": ArrayRecord({"vector": Array(vector)})})
+def sealed_record(vector: NDArray[np.int32], receipt: Receipt) -> RecordDict:
+    """Client -> server: one sealed vector and the client's receipt for it; the same size whatever the history."""
+    return RecordDict({"sealed": ArrayRecord({"vector": Array(vector)}), "receipt": ConfigRecord(asdict(receipt))})
 
 
 def declined_record() -> RecordDict:
     """Client -> server: no. The clause stays in the client's ledger."""
     return RecordDict({"status": ConfigRecord({"code": "declined"})})
+
+
+def is_declined(record: RecordDict) -> bool:
+    """Whether an answer is a refusal."""
+    status = record.config_records.get("status")
+    return status is not None and status.get("code") == "declined"
 
 
 def parse_sealed(record: RecordDict, length: int) -> NDArray[np.int32] | None:
@@ -190,25 +197,24 @@ def parse_sealed(record: RecordDict, length: int) -> NDArray[np.int32] | None:
     Raises:
         ProtocolError: neither a refusal nor an int32 vector of the right length.
     """
-    status = record.config_records.get("status")
-    if status is not None and status.get("code") == "declined":
+    if is_declined(record):
         return None
     try:
         array = record.array_records["sealed"]["vector"]
     except LookupError as error:
         raise ProtocolError("an answer holds neither a sealed vector nor a refusal") from error
-    return cast("NDArray[np.int32]", _vector(array, "sealed vector", "int32", length))
+    return cast("NDArray[np.int32]", vector_of(array, "sealed vector", "int32", length))
 
 
 def _task(record: RecordDict) -> Task:
     text = record.config_records["task"]["json"]
-    if type(text) is not str or len(text) > _LONGEST_TEXT:
-        raise ProtocolError(f"task: expected one JSON text of at most {_LONGEST_TEXT} characters")
+    if type(text) is not str or len(text) > LONGEST_TEXT:
+        raise ProtocolError(f"task: expected one JSON text of at most {LONGEST_TEXT} characters")
     said = json.loads(text)
     release = said["release"]
     if release not in _FIELDS or set(said) != _FIELDS[release]:
         raise ProtocolError(f"task: fields {sorted(said)}, expected those of one of {tuple(_FIELDS)}")
-    header = _header(said["header"])
+    header = parse_header(said["header"])
     arrays = record.array_records["arrays"]
     expected = set() if release == "statistics" else {"parameters", "prior"}
     if set(arrays) != expected:
@@ -223,7 +229,13 @@ def _task(record: RecordDict) -> Task:
     return TrainTask(header, policy, _training(said["training"]), parameters, prior)
 
 
-def _header(raw: Mapping[str, Any]) -> Header:
+def parse_header(raw: Mapping[str, Any]) -> Header:
+    """A header from JSON, every field checked.
+
+    Raises:
+        ProtocolError: a field is missing, unknown, of another type or out of range.
+        PlanError: its plan is none.
+    """
     if set(raw) != {field.name for field in fields(Header)}:
         raise ProtocolError(f"header: fields {sorted(raw)} are not those of a header")
     for name in ("run", "catalogue"):
@@ -260,13 +272,13 @@ def _training(raw: Mapping[str, Any]) -> TrainingTerms:
 
 
 def _finite(array: Array, name: str, length: int) -> Floats:
-    value = _vector(array, name, "float32", length)
+    value = vector_of(array, name, "float32", length)
     if not np.isfinite(value).all():
         raise ProtocolError(f"{name}: holds values that are not finite")
     return cast("Floats", value)
 
 
-def _vector(array: Array, name: str, dtype: str, length: int) -> NDArray[Any]:
+def vector_of(array: Array, name: str, dtype: str, length: int) -> NDArray[Any]:
     """The values of an array that must be exactly what ``np.save`` writes of a vector of this type and length.
 
     Compared byte for byte: numpy's own reader believes a hostile header, and allocates what it says.

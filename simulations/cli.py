@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from shared.errors import FedrecallError
+from simulations.bench_cli import bench_app
 
 OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
 
@@ -34,6 +35,7 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(bench_app, name="bench")
 
 Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
@@ -265,17 +267,14 @@ def _next_folder(preset: str) -> Path:
 
 
 def _promise(config: Any) -> str:  # noqa: ANN401 - SimulationConfig, imported lazily
+    from simulations.aggregation import mode_of, words  # noqa: PLC0415 - heavy
+
     privacy = config.privacy
     if privacy.epsilon == "none":
         return "NO DIFFERENTIAL PRIVACY: privacy.epsilon is none; nothing in this run protects anybody."
     return (
         f"Promise: epsilon {privacy.epsilon:g} per {privacy.unit} (adjacency zero-out, trust {privacy.trust}, "
-        f"delta {privacy.delta:g}), all releases counted"
-        + (
-            "."
-            if privacy.trust != "distributed"
-            else "; sums are not masked yet, so nothing is promised against the server."
-        )
+        f"delta {privacy.delta:g}), all releases counted{words(mode_of(config), privacy.trust).promise}."
     )
 
 
@@ -285,7 +284,7 @@ def _end(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(summary))
     else:
-        result_table(summary)
+        result_table(summary, folder)
         typer.echo(f"Report: {folder / 'report.html'}")
     if summary["stopped"] == "no quorum":
         typer.echo("fedrecall-sim: too few clients answered in three rounds in a row; the run ended early", err=True)

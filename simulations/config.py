@@ -36,6 +36,10 @@ class SimulationConfig(Config):
     engine: Literal["inprocess", "ray"] = Field(
         "inprocess", description="Flower grid: in this process, or flwr run on Ray"
     )
+    secure_aggregation: Literal["real", "ideal"] = Field(
+        "real",
+        description='"ideal" = the same sums without masks, for large simulations; engine ray always masks',
+    )
     users_per_client: int = Field(1, ge=1, le=1_000_000, description="users that one client holds")
 
 

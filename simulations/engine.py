@@ -1,6 +1,6 @@
 """The in-process Grid: the same ClientApp logic as a deployment, without processes, sockets or serialisation.
 
-Messages that carry the same content are answered as one batch, a chunk at a time, when they are pulled; so memory
+Messages of the same task are answered as one batch, a chunk at a time, when they are pulled; so memory
 holds a chunk of answers, not a cohort's.
 """
 
@@ -15,6 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.host import Host, answer_all
+from shared.proofs import same_task
 
 CHUNK = 128  # clients answered per pull
 
@@ -62,11 +63,11 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Answer the next chunk of queued messages with equal content."""
+        """Answer the next chunk of queued messages of one task."""
         wanted = set(message_ids)
         batch: list[Message] = []
         while self._waiting and len(batch) < CHUNK:
-            if batch and self._waiting[0].content is not batch[0].content:
+            if batch and not same_task(self._waiting[0].content, batch[0].content):
                 break
             message = self._waiting.popleft()
             if message.metadata.message_id in wanted:
@@ -74,7 +75,7 @@ class InProcessGrid(Grid):
         if not batch:
             return []
         clients = [self._clients[message.metadata.dst_node_id] for message in batch]
-        answers = answer_all(self._host, clients, batch[0].content)
+        answers = answer_all(self._host, {c: message.content for c, message in zip(clients, batch, strict=True)})
         return [Message(answers[client], reply_to=message) for client, message in zip(clients, batch, strict=True)]
 
     def send_and_receive(

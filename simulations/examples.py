@@ -8,13 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from client.measuring import lists
-from server.checkpoint import State
 from server.job import Job
 from shared.encoder.encode import item_vectors, pad, user_groups
 from shared.encoder.spec import bucket_of, unpack
 from shared.history import NOT_INTERESTED
 from shared.recall.rerank import popularity_price
 from shared.recall.scoring import group_scores, similarity
+from simulations.model import Model
 from simulations.world import World
 
 PEOPLE: Final = 4
@@ -22,21 +22,21 @@ SHOWN: Final = 8
 VERBS: Final = ("viewed", "bought", "rated", "spent time on", "turned down")
 
 
-def examples(world: World, job: Job, state: State, rngs: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
+def examples(world: World, job: Job, model: Model, rngs: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
     """A few users with test items, spread over the catalogue of users, and what they would be shown."""
     asked = [user for user, wanted in enumerate(world.test) if len(wanted)]
     chosen = [asked[i] for i in np.linspace(0, len(asked) - 1, min(PEOPLE, len(asked))).astype(int)]
-    return [recommend(world, job, state, user, rngs[user]) for user in chosen]
+    return [recommend(world, job, model, user, rngs[user]) for user in chosen]
 
 
 def recommend(
-    world: World, job: Job, state: State, user: int, rng: np.random.Generator, *, shown: int = SHOWN
+    world: World, job: Job, model: Model, user: int, rng: np.random.Generator, *, shown: int = SHOWN
 ) -> dict[str, Any]:
     """One user's list under the final policy, explained.
 
     Args:
         world: all behaviour.
-        job, state: the model and the policy.
+        job, model: sizes, parameters and policy.
         user: dense user index.
         rng: chance for exploration.
         shown: items to return, at most k.
@@ -45,17 +45,17 @@ def recommend(
         ``user``, ``history`` (newest titles) and ``recommendations``: title, score, its parts (feature groups, exposure
         price), the history item nearest in the learned vectors, and whether the item was held out for the test.
     """
-    catalogue, history, policy = world.catalogue, world.histories[user], state.policy
+    catalogue, history, policy = world.catalogue, world.histories[user], model.policy
     bucket = bucket_of(catalogue.ids, job.encoder.buckets)
     groups = dict(catalogue.groups)
     ranked = next(
-        lists(job.encoder, state.parameters, groups, bucket, state.prior, policy, [history], [rng], visible="all")
+        lists(job.encoder, model.parameters, groups, bucket, model.prior, policy, [history], [rng], visible="all")
     )[0]
     ranked = ranked[ranked >= 0][:shown]
-    vectors = item_vectors(job.encoder, state.parameters, groups["text"], bucket)
-    users = user_groups(job.encoder, state.parameters, {**groups, "text": vectors}, pad([history], visible="all"))
-    popularity = (state.prior + unpack(job.encoder, state.parameters)["bias"])[bucket]
-    price = popularity_price(state.prior[bucket])
+    vectors = item_vectors(job.encoder, model.parameters, groups["text"], bucket)
+    users = user_groups(job.encoder, model.parameters, {**groups, "text": vectors}, pad([history], visible="all"))
+    popularity = (model.prior + unpack(job.encoder, model.parameters)["bias"])[bucket]
+    price = popularity_price(model.prior[bucket])
     parts = group_scores(policy, users, {**groups, "text": vectors}, popularity)
     liked = np.flatnonzero(history.kind != NOT_INTERESTED)
     near = similarity("cosine", vectors[ranked], vectors[history.item[liked]])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.folder import client_folder
+from client.consent import consent_to, write_consent
+from client.folder import CONSENT, KEY, client_folder
 from client.store import save_store
 from server.folder import Service, write_service
 from server.job import make_job
 from shared.catalogue import save_catalogue
 from shared.config import Config
 from shared.errors import ConfigError, RunError
+from shared.keys import own_key
+from shared.privacy.ledger import public_hex
 from simulations.config import SimulationConfig
 from simulations.download import Say
 from simulations.world import World, load_world, stores_of
@@ -19,7 +22,7 @@ from simulations.world import World, load_world, stores_of
 def prepare(
     config: SimulationConfig, home: Path, *, cache: Path, source: Path | None, clients: int | None, say: Say
 ) -> int:
-    """Write stores, catalogue and service description.
+    """Write stores with a consent that fits the plan, catalogue and service description.
 
     Args:
         config: resolved.
@@ -48,19 +51,22 @@ def write_home(config: SimulationConfig, world: World, home: Path, clients: int 
     nodes = {store.client: number for number, store in enumerate(stores)}
     per_client = config.users_per_client
     # Whatever the server would refuse is refused here, before anything is written.
-    make_job("check", config, world.catalogue, nodes, users_per_client=per_client, users=users, kind="simulation")
+    job = make_job("check", config, world.catalogue, nodes, users_per_client=per_client, users=users, kind="simulation")
     try:
         home.mkdir(parents=True, exist_ok=True)
         if any(home.iterdir()):
             raise RunError(f"{home}: not empty; choose another --out")
         save_catalogue(world.catalogue, home / "catalogue.npz")
+        keys: list[str] = []
         for partition, store in enumerate(stores):
             folder = client_folder(home, partition)
             folder.mkdir(parents=True)
             save_store(store, folder / "store.npz")
+            write_consent(consent_to(job.plan), folder / CONSENT)
+            keys.append(public_hex(own_key(folder / KEY)))
     except OSError as error:
         raise RunError(f"{home}: cannot be written ({error.strerror})") from error
     public = {name: getattr(config, name) for name in Config.model_fields}
-    service = Service(Config(**public), "simulation", len(stores), per_client, users)
+    service = Service(Config(**public), "simulation", len(stores), per_client, users, tuple(keys))
     write_service(service, home / "server" / "service.json")
     return len(stores)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.checkpoint import load_state
-from server.coordinator import Row, Stopped
+from server.ending import BEST_FILE, Stopped, conclude
+from server.rows import Row
 from shared.errors import ConfigError, RunError
 from simulations.config import SimulationConfig
 from simulations.finish import finish
@@ -61,11 +62,12 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     if status != "finished:completed":
         raise RunError(f"flwr run ended as {status}; see {folder / 'flower' / 'superlink.log'}")
     result = next((home / "server").glob("flwr-*"))
-    for name in ("ledger.jsonl", "rounds.jsonl", "checkpoint.safetensors"):
-        shutil.copyfile(result / name, folder / name)
-    state = load_state(folder / "checkpoint.safetensors")
+    for name in ("ledger.jsonl", "rounds.jsonl", "checkpoint.safetensors", BEST_FILE):
+        if (result / name).exists():  # no round may have been measured, or finished
+            shutil.copyfile(result / name, folder / name)
     stopped: Stopped = json.loads((result / "result.json").read_text(encoding="utf-8"))["stopped"]
-    return finish(config, folder, world, job, state, stopped, loading_seconds=loaded)
+    ending = conclude(load_state(folder / "checkpoint.safetensors"), stopped, folder)
+    return finish(config, folder, world, job, ending, loading_seconds=loaded)
 
 
 @contextmanager

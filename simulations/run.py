@@ -7,17 +7,20 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
 
+from client.consent import consent_to
 from client.host import Host
 from server.checkpoint import State, charge, load_state
-from server.coordinator import Desk, Row, run_rounds
+from server.coordinator import Desk, run_rounds
 from server.evaluation import Measurement
 from server.job import Job, initial_state, make_job
+from server.receipts import ungrouped
+from server.rows import Row
 from shared.config import read_toml, validate
 from shared.errors import RunError
 from shared.files import write_atomically
@@ -27,7 +30,7 @@ from simulations.config import SimulationConfig
 from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
 from simulations.finish import finish
-from simulations.seeding import Seed, client_randomness, generator, noise, signing_key
+from simulations.seeding import Seed, client_randomness, clock, generator, identities, noise, signing_key
 from simulations.world import World, load_world, oracle, stores_of
 
 CONFIG: Final = "config.toml"
@@ -187,16 +190,16 @@ def _execute(
     seed: Seed = None if config.seed == "none" else config.seed
     with ExitStack() as stack:
         try:
-            host, ledger = _open(folder, world, job, state, seed, stack)
+            host, ledger = _open(config, folder, world, job, state, seed, stack)
             attempts: dict[Any, int] = {}
             if state is None:
                 state = initial_state(job, generator(seed, "model"))
             if seed is None:
-                state, attempts = _charge_interrupted(state, ledger.path)
+                state, attempts = _caught_up(state, ledger.path)
             _drop_rows(folder / "rounds.jsonl", state.round)
             desk = _desk(config, folder, world, job, seed, host, ledger, attempts, screen)
-            end, stopped = run_rounds(job, desk, state)
-            return finish(config, folder, world, job, end, stopped, loading_seconds=loaded)
+            ending = run_rounds(job, desk, state)
+            return finish(config, folder, world, job, ending, loading_seconds=loaded)
         except OSError as error:
             where = error.filename or folder
             raise RunError(
@@ -205,7 +208,13 @@ def _execute(
 
 
 def _open(
-    folder: Path, world: World, job: Job, state: State | None, seed: Seed, stack: ExitStack
+    config: SimulationConfig,
+    folder: Path,
+    world: World,
+    job: Job,
+    state: State | None,
+    seed: Seed,
+    stack: ExitStack,
 ) -> tuple[Host, Ledger]:
     """The two ledgers, at the checkpoint when the simulation is seeded, else as they are."""
     server, clients = folder / SERVER_LEDGER, folder / CLIENT_LEDGER
@@ -224,12 +233,17 @@ def _open(
         genesis["config"] = sha256_of(folder / CONFIG)
         ledger = create_ledger(server, server_key, genesis)
     stack.callback(ledger.close)
+    stores = stores_of(world, job.users_per_client)
     host = Host(
-        stores_of(world, job.users_per_client),
+        stores,
         world.catalogue,
         clients,
         own_key(keys / "clients.pem", signing_key(seed, "clients")),
         client_randomness(seed),
+        consents=dict.fromkeys(stores, consent_to(job.plan)),
+        clock=clock(seed),
+        identity=identities(seed, stores),
+        masked=config.secure_aggregation == "real",
         replay_from=at.get(CLIENT_LEDGER),
     )
     stack.callback(host.close)
@@ -257,7 +271,7 @@ def _desk(
         )
 
     def counts() -> dict[str, int]:
-        return {SERVER_LEDGER: ledger.count, CLIENT_LEDGER: 0 if host.ledger is None else host.ledger.count}
+        return {SERVER_LEDGER: ledger.count, CLIENT_LEDGER: host.ledger.count}
 
     return Desk(
         grid=InProcessGrid(host, job.nodes),
@@ -266,21 +280,32 @@ def _desk(
         noise=lambda round_, release: noise(seed, "server", round_, release),
         rng=lambda round_, purpose: generator(seed, purpose, round_),
         oracle=truth,
+        masked=host.masked,
+        registered={host.identity(client).public_key().public_bytes_raw() for client in host.stores},
         ledgers=counts,
         attempts=attempts,
         tell=lambda row: screen.tell(row, config.rounds),
     )
 
 
-def _charge_interrupted(state: State, path: Path) -> tuple[State, dict[Any, int]]:
-    """Without a seed nothing can be repeated: what was asked for after the checkpoint is paid, and paid again."""
+def _caught_up(state: State, path: Path) -> tuple[State, dict[Any, int]]:
+    """What the server's ledger knows beyond the checkpoint, without a seed, when nothing can be repeated.
+
+    What was asked for is paid, and is paid again; receipts are kept, so that a client's next one must be newer.
+
+    Returns:
+        The state, and (round, release) -> tries so far.
+    """
     attempts: dict[Any, int] = {}
     done = state.ledgers.get(SERVER_LEDGER, 0)
     for line in read_ledger(path):
-        if line.number > done and line.event["type"] == "intent":
-            key = (line.event["round"], line.event["release"])
+        event = line.event
+        if line.number > done and event["type"] == "intent":
+            key = (event["round"], event["release"])
             attempts[key] = attempts.get(key, 0) + 1
-            state = charge(state, line.event["cohort"], line.event["release"])
+            state = charge(state, event["cohort"], event["release"])
+        if line.number > done and event["type"] == "result":
+            state = replace(state, receipts={**state.receipts, **ungrouped(event["receipts"])})
     return state, attempts
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from server.coordinator import Row
+from server.rows import Row
 from shared.errors import ConfigError
 from simulations.run import Screen
 
@@ -59,8 +59,8 @@ def open_screen(
         yield Screen(say, tell)
 
 
-def result_table(summary: Row) -> None:
-    """The end of a run for a person: quality beside its yardsticks, then privacy, then cost."""
+def result_table(summary: Row, folder: Path) -> None:
+    """The end of a run for a person: quality beside its yardsticks, then privacy, cost, and why it ended early."""
     console = Console(highlight=False)
     columns = METRICS
     table = Table(title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, test items (oracle)")
@@ -79,6 +79,19 @@ def result_table(summary: Row) -> None:
         f"secure aggregation {summary['secure_aggregation']}",
         soft_wrap=True,
     )
+    if summary["stopped"] == "budget exhausted":
+        console.print(exhausted_sentence(summary, folder), soft_wrap=True, markup=False)
+
+
+def exhausted_sentence(summary: Row, folder: Path) -> str:
+    """What a used up budget means, and what goes on."""
+    model = summary["model"]
+    return (
+        f"The privacy budget is used up: after {summary['rounds_done']} of {summary['rounds']} rounds too few clients "
+        f"have a participation left, so nobody is asked again; the model of round {model['round']} ({model['chosen']}) "
+        f"and its policy, now frozen, are kept, and clients go on recommending: fedrecall-sim recommend {folder} "
+        "--user ID"
+    )
 
 
 def _encoder(summary: Row) -> str:
@@ -93,8 +106,8 @@ def privacy_sentence(summary: Row) -> str:
     claims = {name: _number(value) for name, value in summary["epsilon_claims"].items()}
     alone = summary["epsilon_if_others_collude"]
     left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
-    if summary["trust"] == "distributed":
-        left += "; given that the server sees sums only, while this version adds up plain vectors"
+    if summary["secure_aggregation"].startswith("ideal"):
+        left += "; sums not masked in this simulation"
     who = f"against everyone {claims['everyone']}, recipients {claims['recipients']}, server {claims['server']}{left}"
     return (
         f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
+from datetime import date
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.folder import system_randomness
+from client.folder import system_day, system_randomness
 from client.host import Randomness
 from shared.privacy.noise import NoiseSource, os_noise
+from shared.secagg.shamir import Entropy
 
 Seed = int | None
 
@@ -40,7 +43,23 @@ def client_randomness(seed: Seed) -> Randomness:
     return Randomness(
         noise=lambda client, round_, release: noise(seed, client, round_, release),
         rng=lambda user, round_: generator(seed, "user", user, round_),
+        entropy=lambda client, session, step: _bytes(np.random.SFC64(entropy(seed, "session", client, session, step))),
     )
+
+
+def _bytes(stream: np.random.SFC64) -> Entropy:
+    return lambda count: np.asarray(stream.random_raw((count + 7) // 8), "<u8").tobytes()[:count]
+
+
+def identities(seed: Seed, clients: Iterable[str]) -> Callable[[str], Ed25519PrivateKey]:
+    """The clients' registered keys; in one process, so nothing is kept of them on disk."""
+    keys = {client: signing_key(seed, f"client {client}") or Ed25519PrivateKey.generate() for client in clients}
+    return keys.__getitem__
+
+
+def clock(seed: Seed) -> Callable[[], date]:
+    """The clients' calendar; under a seed it stands still, so that a run repeats itself on any day."""
+    return system_day if seed is None else lambda: date(1970, 1, 1)
 
 
 def signing_key(seed: Seed, role: str) -> Ed25519PrivateKey | None:

@@ -13,6 +13,7 @@ from shared.errors import ConfigError, RunError
 from simulations.config import SimulationConfig
 from simulations.download import Say
 from simulations.examples import recommend
+from simulations.model import model_of, read_model
 from simulations.seeding import generator
 from simulations.world import load_world, stores_of
 
@@ -20,7 +21,7 @@ from simulations.world import load_world, stores_of
 def recommend_from(
     folder: Path, user: str, shown: int, *, cache: Path, source: Path | None, say: Say
 ) -> dict[str, Any]:
-    """The list of one user under a run's last checkpoint.
+    """The list of one user under the model that a run gave out; while it goes on, under its last checkpoint.
 
     Raises:
         RunError: no run there, or none of its rounds finished.
@@ -29,10 +30,11 @@ def recommend_from(
     if not (folder / "config.toml").is_file():
         raise RunError(f"{folder}: no run here (config.toml is missing)")
     config = validate(SimulationConfig, read_toml(folder / "config.toml"), str(folder / "config.toml"))
-    state = load_state(folder / "checkpoint.safetensors")
+    given = folder / "model.safetensors"
+    model = read_model(given) if given.exists() else model_of(load_state(folder / "checkpoint.safetensors"))
     world = load_world(config, cache, source, say)
-    if shown > state.policy.k:
-        raise ConfigError(f"--count {shown}: the run's lists hold {state.policy.k} items")
+    if shown > model.policy.k:
+        raise ConfigError(f"--count {shown}: the run's lists hold {model.policy.k} items")
     users = world.dataset.users
     if user not in users:
         near = difflib.get_close_matches(user, users, n=3, cutoff=0.0)
@@ -48,5 +50,5 @@ def recommend_from(
         kind="simulation",
     )
     seed = None if config.seed == "none" else config.seed
-    answer = recommend(world, job, state, users.index(user), generator(seed, "serve", user), shown=shown)
-    return {**answer, "policy_version": state.policy.version}
+    answer = recommend(world, job, model, users.index(user), generator(seed, "serve", user), shown=shown)
+    return {**answer, "policy_version": model.policy.version}

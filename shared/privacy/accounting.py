@@ -4,7 +4,8 @@ Currency: rho-zCDP of the Gaussian mechanism (Bun and Steinke 2016, Proposition 
 It adds up over releases, plans and years, also when later releases are chosen after seeing earlier ones (Lemma 2.3
 there), and needs no library on a device. The claim that is printed is tightened: a composition of Gaussian mechanisms
 with total ``rho`` is one Gaussian mechanism of noise multiplier ``1 / sqrt(2 rho)``, whose privacy-loss distribution
-gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package).
+gives an upper bound of epsilon (Sommer, Meiser, Mohammadi 2019; the ``dp-accounting`` package). Where cohorts are drawn
+by independent coins, :func:`epsilon_sampled` bounds what is left against those who do not see the coins.
 
 This file knows nothing of clipping, participation or who draws noise: ``shared/privacy/plan.py`` couples them.
 """
@@ -12,13 +13,26 @@ This file knows nothing of clipping, participation or who draws noise: ``shared/
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, reduce
+from typing import Any, Final, NamedTuple
 
 ACCOUNTANT: Final = "zCDP budget; printed epsilon: Gaussian PLD upper bound (dp-accounting)"
-_GRID: Final = (
-    1e-3  # discretisation of the privacy loss, finer where the loss is small: epsilon rises by less than 1e-5
-)
+_GRID: Final = 1e-3  # discretisation of the privacy loss; finer where the loss is small: epsilon rises below 1e-5
+_FINEST: Final = 1e-4  # times the sensitivity over sigma: one loss spans about ten of these, so 100,000 points
+
+
+class Sampled(NamedTuple):
+    """Gaussian releases of one kind, as every accountant takes them.
+
+    Attributes:
+        noise_multiplier: sigma per sensitivity.
+        rate: probability that a unit takes part in one of them, drawn for each by a coin of its own; 1 = always.
+        times: how many.
+    """
+
+    noise_multiplier: float
+    rate: float
+    times: int
 
 
 def rho_of(noise_multiplier: float, count: int = 1) -> float:
@@ -60,16 +74,51 @@ def epsilon_by_pld(rho: float, delta: float) -> float:
         return 0.0
     if math.isinf(rho):
         return math.inf
+    loss = _loss((Sampled(1.0 / math.sqrt(2.0 * rho), 1.0, 1),), delta)
+    return min(float(loss.get_epsilon_for_delta(delta)), epsilon_by_zcdp(rho, delta))
+
+
+@lru_cache(maxsize=4096)
+def epsilon_sampled(events: tuple[Sampled, ...], delta: float) -> float:
+    """Upper bound of ``epsilon`` at ``delta`` for Gaussian releases in which a unit takes part by chance.
+
+    Formal guarantees:
+        Under zero-out adjacency one release of rate q is dominated, in either direction, by the pair
+        ``(1-q) N(0, s^2) + q N(1, s^2)`` and ``N(0, s^2)``, s the noise multiplier; dominating pairs compose, also
+        adaptively (Zhu, Dong, Wang 2022; proof in docs/privacy.md). Holds against those who see neither the coins nor
+        anything else that depends on them: cohorts, their sizes, aborted rounds. Pessimistic discretisation, so never
+        below the true epsilon of the composition.
+
+    Edge cases:
+        no release, or rate 0 -> 0; no noise -> infinity; rate 1 everywhere -> :func:`epsilon_by_pld` of the total rho.
+    """
+    events = tuple(event for event in events if event.rate * event.times > 0)
+    rho = sum(rho_of(event.noise_multiplier, event.times) for event in events)
+    if math.isinf(rho) or all(event.rate == 1.0 for event in events):
+        return epsilon_by_pld(rho, delta)
+    # Whatever the coins, taking part always costs no less; and below delta 1e-14 convolutions see nothing.
+    return min(float(_loss(events, delta).get_epsilon_for_delta(delta)), epsilon_by_pld(rho, delta))
+
+
+def _loss(events: tuple[Sampled, ...], delta: float) -> Any:  # noqa: ANN401 - a type of a library that is imported late
+    """The pessimistic privacy-loss distribution of the composition."""
     from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415 - heavy; a device never needs it
 
-    loss = pld.from_gaussian_mechanism(
-        1.0 / math.sqrt(2.0 * rho),
-        # What is cut off counts as a certain loss, so it has to stay far below delta.
-        log_mass_truncation_bound=min(-50.0, math.log(delta) - 20.0),
-        value_discretization_interval=_GRID * min(1.0, math.sqrt(rho)),
-        use_connect_dots=True,
-    )
-    return min(float(loss.get_epsilon_for_delta(delta)), epsilon_by_zcdp(rho, delta))
+    scale = math.sqrt(sum(event.rate**2 * rho_of(event.noise_multiplier, event.times) for event in events))
+    finest = _FINEST / min(event.noise_multiplier for event in events)
+
+    def loss(event: Sampled) -> Any:  # noqa: ANN401 - as above
+        one = pld.from_gaussian_mechanism(
+            event.noise_multiplier,
+            # What is cut off counts as a certain loss, so it has to stay far below delta.
+            log_mass_truncation_bound=min(-50.0, math.log(delta) - 20.0),
+            value_discretization_interval=max(_GRID * min(1.0, scale), finest),
+            sampling_prob=event.rate,
+            use_connect_dots=True,
+        )
+        return one if event.times == 1 else one.self_compose(event.times)
+
+    return reduce(lambda left, right: left.compose(right), map(loss, events))
 
 
 def epsilon_exact(rho: float, delta: float) -> float:
@@ -88,6 +137,7 @@ def epsilon_exact(rho: float, delta: float) -> float:
     return high
 
 
+@lru_cache(maxsize=256)
 def rho_for(epsilon: float, delta: float) -> float:
     """The largest total ``rho`` whose printed claim stays at or below ``epsilon`` at ``delta``.
 

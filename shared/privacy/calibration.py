@@ -20,7 +20,19 @@ from shared.privacy.checks import (
     exactly,
 )
 from shared.privacy.clipping import grid_steps
-from shared.privacy.plan import RELEASES, ROUNDING, Kind, Mechanism, PrivacyPlan, Release, Target, Trust, Unit
+from shared.privacy.plan import (
+    ETA,
+    RELEASES,
+    ROUNDING,
+    Kind,
+    Mechanism,
+    PrivacyPlan,
+    Release,
+    Target,
+    Trust,
+    Unit,
+    printed,
+)
 
 
 def make_plan(target: Target) -> PrivacyPlan:
@@ -29,7 +41,8 @@ def make_plan(target: Target) -> PrivacyPlan:
     Formal guarantees:
         With at most K participations per kind, contributions clipped per unit and the noise that ``share_sigma`` and
         ``sum_sigma`` state, all releases of the plan together are ``(epsilon, delta)``-DP for ``target.unit`` under
-        zero-out adjacency; against whom is said by :func:`claims`. No assumption on who chose the cohorts.
+        zero-out adjacency; against whom is said by :func:`claims`. No assumption on who chose the cohorts: sampling
+        buys no noise, it only adds a claim.
 
     Edge cases:
         ``epsilon is None`` -> no noise and no claim; a kind with zero participations costs nothing and gets no noise.
@@ -43,7 +56,9 @@ def make_plan(target: Target) -> PrivacyPlan:
         "measurement": target.measurement_participations,
         "statistics": 1 if target.shares["statistics"] > 0 else 0,
     }
-    total = None if target.epsilon is None else accounting.rho_for(target.epsilon, target.delta)
+    total = None
+    if target.epsilon is not None:  # the inverse of ``printed``
+        total = accounting.rho_for(target.epsilon - 2.0 * ETA, target.delta * math.exp(-ETA))
 
     def mechanism(kind: Release, clip: float, steps: int, inner_steps: int = 1) -> Mechanism:
         rho = None if total is None else total * target.shares[kind]
@@ -60,6 +75,7 @@ def make_plan(target: Target) -> PrivacyPlan:
         smallest_cohort=target.smallest_cohort,
         collusion=float(target.collusion),
         rounds=target.rounds,
+        sampling=target.sampling,
         update=mechanism("update", float(target.clip), grid_steps(target.update_dimension), inner_steps),
         measurement=mechanism("measurement", 1.0, 1 << 16),
         statistics=mechanism("statistics", 1.0, 1 << 16),
@@ -91,7 +107,7 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
     for name, allowed in (("kind", Kind), ("unit", Unit), ("trust", Trust)):
         if data[name] not in get_args(allowed):
             raise PlanError(f"plan.{name} {data[name]!r} must be one of {', '.join(get_args(allowed))}")
-    numbers = ["delta", "collusion"] + ([] if data["epsilon"] is None else ["epsilon"])
+    numbers = ["delta", "collusion", *(name for name in ("epsilon", "sampling") if data[name] is not None)]
     data = check_numbers(data, "plan", numbers, ["population", "smallest_cohort", "rounds"])
     for kind in RELEASES:
         part = exactly(data[kind], Mechanism, f"plan.{kind}")
@@ -107,7 +123,7 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
     check_mechanisms(plan)
     check_rounds(plan, plan.population)
     if plan.epsilon is not None:
-        kept = accounting.epsilon_exact(plan.claimed(plan.full()), plan.delta)
+        kept = printed(lambda delta: accounting.epsilon_exact(plan.claimed(plan.full()), delta), plan.delta)
         if kept > plan.epsilon * (1.0 + 1e-6):
             raise PlanError(f"plan: its noise allows epsilon {kept:.4g}, more than the {plan.epsilon} that it promises")
     return plan

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 from shared.errors import PlanError
 from shared.privacy import accounting
 from shared.privacy.noise import LARGEST
-from shared.privacy.plan import PrivacyPlan, Target
+from shared.privacy.plan import ETA, ROUNDED, TAU, PrivacyPlan, Target, honest_of
 
 ROUND_EPSILON_CAP: Final = 50.0
 TOTAL_EPSILON_CAP: Final = 100.0
+SMALLEST_EPSILON: Final = 1e-3  # far above what integer arithmetic may add, 2 ETA
 SMALLEST_DELTA: Final = 1e-100
 MODULUS_BITS: Final = 32
 SMALLEST_SHARE: Final = 2.0  # grid units: below, a sum of discrete Gaussians is not one (Kairouz, Liu, Steinke 2021)
 REACH: Final = 8.0  # standard deviations that no sum goes beyond
+WHOLE: Final = (
+    "population",
+    "smallest_cohort",
+    "rounds",
+    "update_participations",
+    "measurement_participations",
+    "update_dimension",
+    "local_steps",
+    "users",
+)
 
 
 def exactly(raw: object, shape: type, place: str) -> dict[str, Any]:
@@ -45,22 +56,28 @@ def check_numbers(data: Mapping[str, Any], place: str, real: Sequence[str], whol
 
 def check_target(t: Target) -> None:
     """Refuse a target that promises nothing."""
-    people = max(t.users, t.population)
-    check_terms(t, people)
+    check_numbers(asdict(t), "target", [], WHOLE)
+    check_terms(t, max(t.users, t.population))
     if not 0 < t.clip < math.inf:
         raise PlanError(f"privacy.clip {t.clip} must be a finite number above 0")
     if t.update_participations < 1:
         raise PlanError(f"privacy.participations {t.update_participations} must be at least 1")
-    if t.measurement_participations < 0 or t.local_steps < 1:
-        raise PlanError(
-            f"{t.measurement_participations} measurements of {t.local_steps} local steps: must be at least 0 and 1"
-        )
+    if t.local_steps < 1:
+        raise PlanError(f"{t.local_steps} local steps: must be at least 1")
     if not (min(t.shares.values()) >= 0 and abs(sum(t.shares.values()) - 1.0) <= 1e-9):
         raise PlanError(f"privacy shares {dict(t.shares)} must not be negative and must sum to 1")
     if t.epsilon is not None and t.shares["update"] == 0:
         raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
     if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
         raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
+    check_sampling(t, t.update_participations)
+    # No report is longer than the model; docs/privacy.md proves the integer noise for this many coordinates.
+    coordinates = t.update_dimension * (t.update_participations + t.measurement_participations + 1)
+    if t.epsilon is not None and coordinates * (TAU + ROUNDED) > ETA:
+        raise PlanError(
+            f"{t.update_dimension} parameters over all releases make {coordinates:.2g} noisy numbers of one client, "
+            f"more than the {ETA / (TAU + ROUNDED):.2g} that the proof covers: a smaller model or fewer rounds"
+        )
 
 
 def check_terms(t: Target | PrivacyPlan, people: int) -> None:
@@ -69,10 +86,10 @@ def check_terms(t: Target | PrivacyPlan, people: int) -> None:
         raise PlanError(
             f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
         )
-    if t.epsilon is not None and not 0 < t.epsilon <= TOTAL_EPSILON_CAP:
+    if t.epsilon is not None and not SMALLEST_EPSILON <= t.epsilon <= TOTAL_EPSILON_CAP:
         raise PlanError(
-            f"privacy.epsilon {t.epsilon} must be above 0 and at most {TOTAL_EPSILON_CAP}; larger protects nobody: "
-            'write epsilon = "none" to run without differential privacy, openly'
+            f"privacy.epsilon {t.epsilon} must lie between {SMALLEST_EPSILON} and {TOTAL_EPSILON_CAP}; larger protects "
+            'nobody: write epsilon = "none" to run without differential privacy, openly'
         )
     if not SMALLEST_DELTA <= t.delta < 1:
         raise PlanError(f"privacy.delta {t.delta} must lie between {SMALLEST_DELTA} and 1")
@@ -82,12 +99,46 @@ def check_terms(t: Target | PrivacyPlan, people: int) -> None:
         )
     if not 0 <= t.collusion < 1:
         raise PlanError(f"privacy.collusion {t.collusion} must be at least 0 and below 1")
-    if not 1 <= t.smallest_cohort <= t.population:
+    if t.rounds < 1:
+        raise PlanError(f"rounds {t.rounds} must be at least 1")
+    if not (0 if t.sampling is not None else 1) <= t.smallest_cohort <= t.population:
         raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
+    if t.epsilon is not None and t.trust == "distributed" and honest_of(t.smallest_cohort, t.collusion) < 2:
+        raise PlanError(
+            f"a smallest cohort of {t.smallest_cohort} of which a share of {t.collusion} may collude leaves one honest "
+            "client, whose contribution no sum hides: raise cohort.smallest, lower privacy.collusion, "
+            'or use privacy.trust "local"'
+        )
+
+
+def check_sampling(t: Target | PrivacyPlan, participations: int) -> None:
+    """What a claim from chance needs: fixed noise, coins for every round, and nothing else that depends on coins."""
+    if t.sampling is None:
+        return
+    if t.trust != "central":
+        raise PlanError(
+            f"cohort.sampling 'poisson' needs privacy.trust 'central', not {t.trust!r}: where clients add the noise, "
+            "its size tells how many were drawn"
+        )
+    if not 0 < t.sampling < 1:
+        raise PlanError(
+            f"sampling rate {t.sampling} must be above 0 and below 1: it is cohort.size over the number of clients"
+        )
+    if t.smallest_cohort != 0:
+        raise PlanError(
+            f"cohort.sampling 'poisson' with a smallest cohort of {t.smallest_cohort}: a round that is aborted for its "
+            "size tells who was drawn: write cohort.smallest = 0"
+        )
+    if participations != t.rounds:
+        raise PlanError(
+            f"cohort.sampling 'poisson' with {participations} participations in {t.rounds} rounds: a coin may come up "
+            'in every round: write privacy.participations = "rounds"'
+        )
 
 
 def check_mechanisms(plan: PrivacyPlan) -> None:
     """What ``make_plan`` gets right by construction and a plan from elsewhere may not."""
+    check_sampling(plan, plan.update.participations)
     sensitivity = 2.0 if plan.unit == "interaction" else 1.0
     for kind in plan.full():
         mechanism = plan.mechanism(kind)

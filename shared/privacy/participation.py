@@ -1,14 +1,16 @@
 """How often a client may contribute, and whom the server may therefore still ask.
 
 The claim rests on a count, not on luck of sampling: a client contributes to at most K rounds, and its own gate enforces
-K, so any choice of cohorts by the server is covered. This file knows nothing of clipping, noise or accounting.
+K, so any choice of cohorts by the server is covered. A second claim, under trust central only, rests on the coins of
+:func:`toss`. This file knows nothing of clipping, noise or accounting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def remaining(used: int, limit: int) -> int:
@@ -31,3 +33,25 @@ def choose(candidates: Sequence[str], used: Mapping[str, int], size: int, rng: n
     asked = np.array([used.get(client, 0) for client in candidates])
     order = np.lexsort((rng.random(len(candidates)), asked))
     return [candidates[i] for i in sorted(order[:size])]
+
+
+def toss(candidates: Sequence[str], rate: float, words: Callable[[int], NDArray[np.uint64]]) -> list[str]:
+    """A Poisson cohort: each candidate by a coin of its own, in the order of ``candidates``; it may be empty.
+
+    Args:
+        candidates: who may be asked.
+        rate: probability that a coin comes up, 0 to 1.
+        words: draws n uniform 64-bit words. The amplified claim rests on them: in a deployment they come from the
+            operating system, like noise, and each exchange tosses anew.
+
+    Formal guarantees:
+        The coins are independent of one another and of everything else; each comes up with probability ``rate``, cut
+        off to a multiple of 2^-64: never more.
+
+    Raises:
+        ValueError: the rate is no probability (the plan checks it, so that is a wrong call, not input).
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate {rate} must lie between 0 and 1")
+    below = int(rate * 2.0**64)
+    return [name for name, word in zip(candidates, words(len(candidates)), strict=True) if int(word) < below]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Final, Literal, cast
@@ -24,9 +24,13 @@ Release = Literal["update", "measurement", "statistics"]
 
 RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics")
 ADJACENCY: Final = "zero-out"
-# Grid units squared: integer noise is the rounding of real noise of this much less variance, up to 1e-16
-# (docs/privacy.md).
+# The proof of the integer noise, docs/privacy.md. Per coordinate a sum of shares is a discrete Gaussian up to a factor
+# e^(+-TAU), and that is the rounding of a real one of ROUNDING less variance (grid units squared) up to e^(+-ROUNDED).
+# All coordinates of a plan together stay below ETA, which every printed epsilon includes.
 ROUNDING: Final = 2.0
+TAU: Final = 1e-16
+ROUNDED: Final = 3e-17
+ETA: Final = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,15 @@ class Mechanism:
         return accounting.rho_of(self.noise_multiplier / self.sensitivity, self.inner_steps)
 
     @property
-    def claimed_rho(self) -> float:
-        """As :attr:`rho`, of the real-valued Gaussian that integer noise is the rounding of: PLD claims rest on it."""
+    def claimed_multiplier(self) -> float:
+        """Sigma per sensitivity of the real-valued Gaussian that integer noise is the rounding of."""
         variance = self.noise_multiplier * self.noise_multiplier - ROUNDING / (self.steps * self.steps)
-        return accounting.rho_of(math.sqrt(max(variance, 0.0)) / self.sensitivity, self.inner_steps)
+        return math.sqrt(max(variance, 0.0)) / self.sensitivity
+
+    @property
+    def claimed_rho(self) -> float:
+        """As :attr:`rho`, of that Gaussian: printed claims rest on it."""
+        return accounting.rho_of(self.claimed_multiplier, self.inner_steps)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ class PrivacyPlan:
         smallest_cohort: fewer survivors than this and the round is aborted (and charged).
         collusion: share of a smallest cohort that may work with the server before the claim weakens.
         rounds: training rounds planned.
+        sampling: probability that a client is in a cohort, by a coin of its own for every exchange (trust central);
+            None = cohorts are chosen in any other way, and nothing is claimed from chance.
         update, measurement, statistics: the three kinds of release.
     """
 
@@ -88,6 +99,7 @@ class PrivacyPlan:
     smallest_cohort: int
     collusion: float
     rounds: int
+    sampling: float | None
     update: Mechanism
     measurement: Mechanism
     statistics: Mechanism
@@ -98,8 +110,8 @@ class PrivacyPlan:
 
     @property
     def honest(self) -> int:
-        """h: honest survivors that make up the noise, ``ceil((1 - collusion) * smallest_cohort)``, at least one."""
-        return max(1, math.ceil((1.0 - self.collusion) * self.smallest_cohort - 1e-9))
+        """h: honest survivors that make up the noise."""
+        return honest_of(self.smallest_cohort, self.collusion)
 
     def share_sigma(self, release: Release) -> float:
         """Standard deviation, in grid units, of the noise that *one client* adds to one release.
@@ -133,6 +145,11 @@ class PrivacyPlan:
         """As :meth:`spent`, for the printed claim."""
         return sum(used[kind] * self.mechanism(kind).claimed_rho for kind in RELEASES if used.get(kind, 0))
 
+    def events(self, counts: Mapping[Release, int], rate: float = 1.0) -> tuple[accounting.Sampled, ...]:
+        """What an accountant is told of ``counts`` releases of each kind, in which a unit takes part at ``rate``."""
+        made = [(self.mechanism(kind), counts[kind]) for kind in RELEASES if counts.get(kind, 0)]
+        return tuple(accounting.Sampled(m.claimed_multiplier, rate, count * m.inner_steps) for m, count in made)
+
     def full(self) -> dict[Release, int]:
         """The participations that the plan allows, by kind."""
         return {kind: self.mechanism(kind).participations for kind in RELEASES}
@@ -154,13 +171,15 @@ class Claims:
 
     Attributes:
         everyone: against everybody up to the tolerated collusion, the server included.
-        recipients: against those who see what the server publishes.
+        recipients: against those who see what the server publishes, cohorts included.
+        recipients_amplified: against those of them who see neither cohorts nor anything that depends on their size.
         server: against the server alone.
         if_others_collude: what is left if everybody else belongs to the server.
     """
 
     everyone: float | None
     recipients: float | None
+    recipients_amplified: float | None
     server: float | None
     if_others_collude: float | None
 
@@ -183,6 +202,7 @@ class Target:
         measurement_participations: measurements one client may take part in.
         local_steps: local iterations per update (they matter to the accounting under trust local only).
         users: units in all, 0 = one a client; delta must be below 1/users, and their sum must fit the modulus.
+        sampling: as in :class:`PrivacyPlan`.
     """
 
     kind: Kind
@@ -201,27 +221,50 @@ class Target:
     clip: float
     local_steps: int = 1
     users: int = 0
+    sampling: float | None = None
 
 
-def claims(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> Claims:
+def honest_of(smallest_cohort: int, collusion: float) -> int:
+    """``ceil((1 - collusion) * smallest_cohort)``, at least one."""
+    return max(1, math.ceil((1.0 - collusion) * smallest_cohort - 1e-9))
+
+
+def printed(bound: Callable[[float], float], delta: float) -> float:
+    """An upper bound of epsilon, given as a function of delta, that includes what integer arithmetic may add."""
+    return bound(delta * math.exp(-ETA)) + 2.0 * ETA
+
+
+def claims(
+    plan: PrivacyPlan, used: Mapping[Release, int] | None = None, exchanges: Mapping[Release, int] | None = None
+) -> Claims:
     """The printed claims for a unit that took part ``used`` times; None = everything that the plan allows.
+
+    Args:
+        plan: the plan.
+        used: releases of the unit, by kind.
+        exchanges: exchanges that a cohort was drawn for, by kind, aborted and repeated ones included; needed for the
+            amplified claim alone. None = as many as planned.
 
     Formal guarantees: each number is an upper bound at ``plan.delta`` for the party it names. Trust central gives none
     against the server, and the sum's noise is the server's own. If all others collude, a distributed share alone is
-    left.
+    left. The amplified claim counts every exchange, whoever was drawn, each with coins of its own.
     """
     if plan.epsilon is None:
-        return Claims(None, None, None, None)
+        return Claims(None, None, None, None, None)
     counts = plan.full() if used is None else used
-    epsilon = accounting.epsilon_by_pld(plan.claimed(counts), plan.delta)
+    epsilon = _spent_epsilon(plan, counts)
     if plan.trust == "central":
-        return Claims(everyone=None, recipients=epsilon, server=None, if_others_collude=None)
+        amplified = None
+        if plan.sampling is not None:
+            events = plan.events(plan.full() if exchanges is None else exchanges, plan.sampling)
+            amplified = printed(lambda delta: accounting.epsilon_sampled(events, delta), plan.delta) if events else 0.0
+        return Claims(None, epsilon, amplified, server=None, if_others_collude=None)
     alone = epsilon
     if plan.trust == "distributed":
         # One share has variance sigma^2 / h: its rho is h times as large. The zCDP conversion serves: the PLD of such a
         # Gaussian would need a grid of millions of points to say "hundreds" a little more precisely.
         alone = accounting.epsilon_by_zcdp(plan.honest * plan.spent(counts), plan.delta)
-    return Claims(everyone=epsilon, recipients=epsilon, server=epsilon, if_others_collude=alone)
+    return Claims(epsilon, epsilon, None, server=epsilon, if_others_collude=alone)
 
 
 def epsilon_by_kind(plan: PrivacyPlan, used: Mapping[Release, int] | None = None) -> dict[str, float] | None:
@@ -229,8 +272,9 @@ def epsilon_by_kind(plan: PrivacyPlan, used: Mapping[Release, int] | None = None
     if plan.epsilon is None:
         return None
     counts = plan.full() if used is None else used
-    return {
-        kind: accounting.epsilon_by_pld(counts[kind] * plan.mechanism(kind).claimed_rho, plan.delta)
-        for kind in RELEASES
-        if counts.get(kind, 0)
-    }
+    return {kind: _spent_epsilon(plan, {kind: counts[kind]}) for kind in RELEASES if counts.get(kind, 0)}
+
+
+def _spent_epsilon(plan: PrivacyPlan, counts: Mapping[Release, int]) -> float:
+    rho = plan.claimed(counts)
+    return printed(lambda delta: accounting.epsilon_by_pld(rho, delta), plan.delta) if rho else 0.0

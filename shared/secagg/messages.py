@@ -117,6 +117,11 @@ class Deals:
         return self.row() + b"".join(self.boxes) + self.prints
 
 
+def deals_size(neighbours: int) -> int:
+    """Bytes of a member's deals."""
+    return row_size(neighbours) + BOX * neighbours + 2 * PRINT * (neighbours + 1)
+
+
 def parse_deals(raw: bytes, neighbours: int) -> Deals:
     """Deals of one member; the picks are not yet checked.
 
@@ -125,7 +130,7 @@ def parse_deals(raw: bytes, neighbours: int) -> Deals:
     """
     row = row_size(neighbours)
     prints = row + BOX * neighbours
-    _exactly(raw, prints + 2 * PRINT * (neighbours + 1), "deals")
+    _exactly(raw, deals_size(neighbours), "deals")
     picks, signature = _row(raw[:row], neighbours)
     return Deals(picks, signature, _cut(raw[row:prints], BOX), raw[prints:])
 
@@ -217,6 +222,11 @@ class Reveal:
     def pack(self) -> bytes:
         """On the wire."""
         return pack_numbers(self.dealers) + pack_shares(self.shares)
+
+
+def reveal_size(members: int) -> int:
+    """Most bytes that one holder can reveal: a share of everybody's."""
+    return (4 + SHARE) * members
 
 
 def parse_reveal(raw: bytes, members: int) -> Reveal:

@@ -16,7 +16,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 
 from shared.errors import RunError
 from simulations.report import figures, tables, wording
-from simulations.report.folder import Run, read_run
+from simulations.report.folder import Run, dig, read_run
 
 REPORT = "report.html"
 
@@ -102,7 +102,9 @@ def _status(run: Run) -> str:
     if run.summary is None:
         return f"No summary yet: the run goes on or was interrupted after {_rounds(run)}"
     stopped = str(run.summary.get("stopped") or "not recorded")
-    return f"{wording.STOPS.get(stopped, stopped)} after {_rounds(run)}"
+    chosen, number = (dig(run.summary, "model", name) for name in ("chosen", "round"))
+    kept = "" if chosen in (None, "last") else f"; the model is that of round {number}, the {chosen}"
+    return f"{wording.STOPS.get(stopped, stopped)} after {_rounds(run)}{kept}"
 
 
 def _rounds(run: Run) -> str:

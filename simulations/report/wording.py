@@ -46,7 +46,7 @@ class Privacy:
     not_covered: tuple[str, ...]
     tuning: bool | None
     secure_aggregation: str
-    plain_sum: bool
+    unmasked: bool
 
 
 def fixed(value: object, digits: int = 3) -> str:
@@ -115,7 +115,7 @@ def privacy(run: Run) -> Privacy:
         not_covered=strings(summary.get("not_covered")),
         tuning=tuning if isinstance(tuning, bool) else None,
         secure_aggregation=secure,
-        plain_sum=secure.startswith("none"),
+        unmasked=secure.startswith("ideal"),
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import RecordDict
 
+from client.consent import Consent
 from client.host import Host, Randomness
 from client.store import ClientStore
 from shared.catalogue import Catalogue
@@ -18,11 +21,15 @@ from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.calibration import make_plan
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import Target
-from shared.protocol import Header, MeasureTask, StatisticsTask, TrainingTerms, TrainTask
+from shared.proofs import addressed, sign_task
+from shared.protocol import Header, MeasureTask, StatisticsTask, TrainingTerms, TrainTask, task_record
 
 ITEMS = 48
 SPEC = EncoderSpec(text_width=16, rank=16, buckets=ITEMS)
 TERMS = TrainingTerms("softmax", 1.0, 16, 16, 32)
+SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
+TIP = "5" * 64  # of the server's ledger
+TODAY = date(2026, 3, 1)
 
 
 def unit_rows(rng, items, width):
@@ -122,6 +129,30 @@ def task(catalogue, plan, policy):
     return make
 
 
+@pytest.fixture
+def message():
+    """``message(task_or_record, last=receipt, signer=key)``: as it comes from the server."""
+
+    def make(what, last=None, signer=SERVER, tip=TIP):
+        record = what if isinstance(what, RecordDict) else task_record(what)
+        return addressed(sign_task(record, signer, tip), last)
+
+    return make
+
+
+@pytest.fixture
+def consent():
+    """``consent(**changes)`` of somebody who agrees to anything."""
+
+    def make(**changes):
+        caps = dict.fromkeys(("epsilon_per_round", "epsilon_per_period", "epsilon_lifetime"), 1000.0)
+        wide = {"delta": 1e-3, "allow_without_privacy": True, "smallest_noise": 0.0, "smallest_cohort": 1}
+        wide |= {"largest_clip": 1e6, "unit": ("user", "interaction"), "trust": ("local", "distributed", "central")}
+        return Consent(**(caps | wide | changes))
+
+    return make
+
+
 def words(*names):
     digest = hashlib.sha256(repr(names).encode()).digest()
     return np.random.SFC64(np.frombuffer(digest, np.uint32).tolist())
@@ -133,22 +164,28 @@ def randomness():
     return Randomness(
         noise=lambda *names: NoiseSource("seeded", words("noise", *names).random_raw),
         rng=lambda *names: np.random.Generator(words("user", *names)),
+        entropy=lambda *names: np.random.Generator(words("entropy", *names)).bytes,
     )
 
 
 @pytest.fixture
-def host(catalogue, randomness, tmp_path):
-    """``host(histories, users_per_client, name)``: its clients are called "1", "2", ...; its ledger is name.jsonl."""
+def host(catalogue, randomness, consent, tmp_path):
+    """``host(histories, users_per_client, name)``: its clients are called "1", "2", ...; its ledger is name.jsonl.
+
+    All agree to anything, on ``TODAY``, and answer without masks, unless other arguments of a host are given.
+    """
     opened = []
 
-    def make(histories, users_per_client=1, name="ledger", replay_from=None):
+    def make(histories, users_per_client=1, name="ledger", **changes):
         stores = {}
         for number, start in enumerate(range(0, len(histories), users_per_client), 1):
             part = tuple(histories[start : start + users_per_client])
             users = tuple(f"u{start + i}" for i in range(len(part)))
             stores[str(number)] = ClientStore(str(number), users, part)
         key = Ed25519PrivateKey.from_private_bytes(bytes(32))
-        opened.append(Host(stores, catalogue, tmp_path / f"{name}.jsonl", key, randomness, replay_from))
+        given = {"consents": dict.fromkeys(stores, consent()), "clock": lambda: TODAY}
+        given |= {"identity": lambda _client: key, "masked": False} | changes
+        opened.append(Host(stores, catalogue, tmp_path / f"{name}.jsonl", key, randomness, **given))
         return opened[-1]
 
     yield make

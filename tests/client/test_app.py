@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app
+from client.consent import write_consent
 from client.folder import client_folder, open_host
+from client.gate import BEHIND
 from client.store import ClientStore, save_store
 from shared.catalogue import save_catalogue
-from shared.errors import FedrecallError
-from shared.privacy.ledger import read_ledger
-from shared.protocol import MESSAGE_TYPES, parse_sealed, task_record, vector_length
+from shared.errors import FedrecallError, LedgerError
+from shared.privacy.accounting import epsilon_by_zcdp
+from shared.privacy.ledger import read_ledger, verify_receipt
+from shared.proofs import parse_receipt
+from shared.protocol import MESSAGE_TYPES, parse_sealed, vector_length
 
 
 @pytest.fixture
-def home(tmp_path, catalogue, history, monkeypatch):
+def plan(plan):
+    """Plans whose vectors are private by themselves, so that one message is all: masks have tests of their own."""
+    return lambda **changes: plan(**{"trust": "local", **changes})
+
+
+@pytest.fixture
+def home(tmp_path, catalogue, history, consent, monkeypatch):
     save_catalogue(catalogue, tmp_path / "catalogue.npz")
     folder = client_folder(tmp_path, 7)
     folder.mkdir(parents=True)
     save_store(ClientStore("c7", ("ann",), (history(1),)), folder / "store.npz")
+    write_consent(consent(), folder / "consent.toml")
     monkeypatch.setenv("FEDRECALL_HOME", str(tmp_path))
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # Flower's runtime sets it before an app runs
     return tmp_path
@@ -44,30 +59,224 @@ def only_declined(reply):
     )
 
 
+def events(home, kind):
+    return [e.event for e in read_ledger(client_folder(home, 7) / "ledger.jsonl") if e.event["type"] == kind]
+
+
+def declines(home):
+    return [event["clause"] for event in events(home, "decline")]
+
+
+def on_the_wire(reply):
+    return recorddict_to_proto(reply.content).SerializeToString(deterministic=True)
+
+
 @pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
-def test_a_task_is_answered_with_a_sealed_vector_and_noise_of_the_system(kind, home, task):
+def test_a_task_is_answered_with_a_sealed_vector_and_noise_of_the_system(kind, home, task, message):
     chosen = task(kind)
-    reply = sent(task_record(chosen), kind)
-    assert list(reply.content) == ["sealed"]
+    reply = sent(message(chosen), kind)
+    assert list(reply.content) == ["sealed", "receipt"]
     assert parse_sealed(reply.content, vector_length(chosen)).any()
-    intents = [e for e in read_ledger(client_folder(home, 7) / "ledger.jsonl") if e.event["type"] == "intent"]
-    assert [(line.event["client"], line.event["noise_source"]) for line in intents] == [("c7", "os")]
+    assert [(event["client"], event["noise_source"]) for event in events(home, "intent")] == [("c7", "os")]
+    assert verify_receipt(parse_receipt(reply.content))
 
 
-def test_the_budget_is_counted_across_messages(home, task):
-    record = task_record(task("measurement"))
-    replies = [sent(record, "measurement") for _ in range(3)]
+def attempt(task, number, kind="measurement", **changes):
+    return task(kind, attempt=number, **changes)
+
+
+def test_the_budget_is_counted_across_messages(home, task, message):
+    replies = [sent(message(attempt(task, n)), "measurement") for n in (1, 2, 3)]
     assert [only_declined(r) for r in replies] == [False, False, True]
 
 
-def test_no_two_answers_share_their_noise(home, task):
-    record = task_record(task("measurement"))
-    one, two = (parse_sealed(sent(record, "measurement").content, 51) for _ in range(2))
+def test_no_two_answers_share_their_noise(home, task, message):
+    one, two = (parse_sealed(sent(message(attempt(task, n)), "measurement").content, 51) for n in (1, 2))
     assert not np.array_equal(one, two)
 
 
+def test_an_answer_and_a_refusal_are_as_long_whatever_the_history(home, task, message, history):
+    """Empty, full, and held out altogether: the bytes on the wire are as many."""
+    sizes = []
+    for number, one in enumerate((history(1, 0, 0), history(2, 48, 10), history(3, 1, 1)), 1):
+        folder = client_folder(home, 7)
+        save_store(ClientStore("c7", ("ann",), (one,)), folder / "store.npz")
+        (folder / "ledger.jsonl").unlink(missing_ok=True)
+        replies = [sent(message(task(kind)), kind) for kind in MESSAGE_TYPES]
+        replies.append(sent(message(task(round=number + 1, catalogue="0" * 64))))
+        assert [only_declined(reply) for reply in replies] == [False, False, False, True]
+        sizes.append([len(on_the_wire(reply)) for reply in replies])
+    assert sizes[0] == sizes[1] == sizes[2]
+
+
+# --- consent
+
+
+def disagreed(home, change):
+    path = client_folder(home, 7) / "consent.toml"
+    changes = {change.split(" = ")[0]: change.split(" = ")[1]}
+    lines = [line for line in path.read_text().splitlines() if line.split(" = ")[0] not in changes]
+    path.write_text("\n".join([*lines, change]))
+
+
+CLAUSES = [
+    "enabled = false",
+    "epsilon_per_round = 0.01",
+    "epsilon_per_period = 0.01",
+    "epsilon_lifetime = 0.01",
+    "smallest_noise = 99",
+    "smallest_own_noise = 99",
+    "largest_clip = 0.01",
+    'trust = ["distributed"]',
+    'servers = ["' + "a" * 64 + '"]',
+    "features = []",
+]
+
+
+def test_a_refusal_is_the_same_bytes_for_every_clause_and_the_ledger_names_it(home, task, message):
+    said = (client_folder(home, 7) / "consent.toml").read_text()
+    bytes_of = set()
+    for change in CLAUSES:
+        disagreed(home, change)
+        reply = sent(message(task()))
+        assert only_declined(reply), change
+        bytes_of.add(on_the_wire(reply))
+        assert declines(home)[-1].startswith(f"consent.{change.split(' = ')[0]}: ")
+        (client_folder(home, 7) / "consent.toml").write_text(said)
+    bytes_of |= {on_the_wire(sent(RecordDict())), on_the_wire(sent(message(task(catalogue="0" * 64))))}
+    assert len(bytes_of) == 1
+    assert not only_declined(sent(message(task())))
+
+
+def test_without_a_consent_or_with_one_that_cannot_be_understood_everything_is_declined(home, task, message):
+    path = client_folder(home, 7) / "consent.toml"
+    path.unlink()
+    assert only_declined(sent(message(task())))
+    path.write_text("epsilon = 3")
+    assert only_declined(sent(message(task())))
+    assert declines(home) == ["no consent.toml", f"{path}: unknown key epsilon; did you mean epsilon_lifetime?"]
+
+
+def test_who_withdraws_consent_is_asked_in_vain_from_the_next_message_on(home, task, message):
+    assert not only_declined(sent(message(attempt(task, 1)), "measurement"))
+    disagreed(home, "enabled = false")
+    assert only_declined(sent(message(attempt(task, 2)), "measurement"))
+    disagreed(home, "enabled = true")
+    assert not only_declined(sent(message(attempt(task, 2)), "measurement"))
+
+
+def test_what_may_not_be_used_changes_the_answer_and_not_its_form(home, task, message, plan):
+    bare = plan(epsilon=None)
+    plain = sent(message(attempt(task, 1, "statistics", plan=bare, run="a")), "statistics")
+    disagreed(home, 'behaviour = ["view"]')
+    less = sent(message(attempt(task, 1, "statistics", plan=bare, run="b")), "statistics")
+    disagreed(home, "behaviour = []")
+    none = sent(message(attempt(task, 1, "statistics", plan=bare, run="c")), "statistics")
+    counts = [np.count_nonzero(parse_sealed(reply.content, 48)) for reply in (plain, less, none)]
+    assert counts[0] > counts[1] > counts[2] == 0
+    assert declines(home) == []
+
+
+# --- one ledger for life
+
+
+def test_a_second_run_with_another_plan_is_paid_from_the_same_lifetime(home, task, message, plan):
+    first, second = plan(), plan(epsilon=4.0)
+    spend = first.update.rho + second.update.rho
+    disagreed(home, f"epsilon_lifetime = {epsilon_by_zcdp(spend, 1e-3) * (1 + 1e-9)}")
+    assert not only_declined(sent(message(task(plan=first))))
+    assert not only_declined(sent(message(task(plan=second, run="next"))))
+    assert only_declined(sent(message(task(plan=second, run="next", round=2))))
+    assert declines(home)[0].startswith("consent.epsilon_lifetime: ")
+    assert [e["run"] for e in events(home, "plan")] == ["run", "next"]
+
+
+def test_a_period_renews_by_this_sides_clock(home, task, message, plan, monkeypatch):
+    disagreed(home, f"epsilon_per_period = {epsilon_by_zcdp(plan().update.rho, 1e-3) * (1 + 1e-9)}")
+    disagreed(home, "period_days = 30")
+    answered = []
+    for number, day in enumerate((0, 29, 30), 1):
+        monkeypatch.setattr("client.folder.system_day", lambda day=day: date(2026, 1, 1) + timedelta(days=day))
+        answered.append(not only_declined(sent(message(task(round=number)))))
+    assert answered == [True, False, True]
+    assert [e["day"] for e in events(home, "intent")] == ["2026-01-01", "2026-01-31"]
+
+
+def test_a_restored_backup_is_refused_by_the_servers_receipt(home, task, message):
+    folder, backup = client_folder(home, 7), home / "backup.jsonl"
+    one = parse_receipt(sent(message(task(round=1))).content)
+    shutil.copyfile(folder / "ledger.jsonl", backup)
+    two = parse_receipt(sent(message(task(round=2), last=one)).content)
+    assert two.seq > one.seq
+    shutil.copyfile(backup, folder / "ledger.jsonl")
+    assert only_declined(sent(message(task(round=3), last=two)))
+    assert declines(home) == [BEHIND]
+    # It stays refused when the ledger has grown again: other lines stand where the receipt was given.
+    for number in range(4, 9):
+        assert only_declined(sent(message(task(round=number), last=two)))
+    assert len(events(home, "intent")) == 1
+
+
+def test_a_ledger_that_is_gone_is_behind_too(home, task, message):
+    one = parse_receipt(sent(message(task(round=1))).content)
+    (client_folder(home, 7) / "ledger.jsonl").unlink()
+    assert only_declined(sent(message(task(round=2), last=one)))
+    assert declines(home) == [BEHIND]
+
+
+def test_two_processes_on_one_ledger_are_refused(home, task, message):
+    sent(message(task(round=1)))
+    context = multiprocessing.get_context("fork")
+    ready, done, answered = context.Event(), context.Event(), context.Queue()
+
+    def hold():
+        host = open_host(home, 7)
+        ready.set()
+        done.wait(20)
+        host.close()
+
+    other = context.Process(target=hold)
+    other.start()
+    assert ready.wait(20)
+    answered = only_declined(sent(message(task(round=2))))
+    done.set()
+    other.join()
+    assert answered
+    assert len(events(home, "intent")) == 1
+    assert not only_declined(sent(message(task(round=2))))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda raw: raw.replace(b'"round":1', b'"round":2', 1), ":3: the line was edited after it was written"),
+        (lambda raw: b"".join(raw.splitlines(keepends=True)[1:]), ":1: sequence number 2, expected 1"),
+        (lambda raw: raw.replace(b'"rho"', b'"tho"', 1), ":3: the line was edited"),
+    ],
+    ids=["edited", "dropped", "renamed"],
+)
+def test_a_ledger_that_was_touched_declines_and_names_its_line(damage, sentence, home, task, message):
+    sent(message(task(round=1)))
+    path = client_folder(home, 7) / "ledger.jsonl"
+    path.write_bytes(damage(path.read_bytes()))
+    assert only_declined(sent(message(task(round=2))))
+    with pytest.raises(LedgerError, match=sentence):
+        open_host(home, 7)
+
+
+def test_a_ledger_cut_off_in_its_last_line_goes_on_and_one_cut_off_before_a_receipt_does_not(home, task, message):
+    one = parse_receipt(sent(message(task(round=1))).content)
+    path = client_folder(home, 7) / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"event":{"attempt"')  # torn, so nothing was sent on its word
+    two = sent(message(task(round=2), last=one))
+    assert not only_declined(two)
+    path.write_bytes(path.read_bytes()[:-7])  # its head is torn, and the server has it
+    assert only_declined(sent(message(task(round=3), last=parse_receipt(two.content))))
+
+
 BROKEN = {
-    "no folder": lambda home: __import__("shutil").rmtree(home / "clients"),
+    "no folder": lambda home: shutil.rmtree(home / "clients"),
     "no catalogue": lambda home: (home / "catalogue.npz").unlink(),
     "a broken catalogue": lambda home: (home / "catalogue.npz").write_bytes(b"PK"),
     "a broken store": lambda home: (client_folder(home, 7) / "store.npz").write_bytes(b"secret purchases"),
@@ -79,35 +288,35 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_folder_answers_declined_and_nothing_else(how, home, task):
+def test_a_broken_folder_answers_declined_and_nothing_else(how, home, task, message):
     BROKEN[how](home)
-    assert only_declined(sent(task_record(task())))
+    assert only_declined(sent(message(task())))
 
 
 @pytest.mark.parametrize("partition", ["7; rm -rf", "../../etc", None, -1, 8])
-def test_a_partition_that_is_not_here_answers_declined(partition, home, task):
-    assert only_declined(sent(task_record(task()), partition=partition))
+def test_a_partition_that_is_not_here_answers_declined(partition, home, task, message):
+    assert only_declined(sent(message(task()), partition=partition))
 
 
 def test_a_task_that_is_none_answers_declined(home):
     assert only_declined(sent(RecordDict({"task": ConfigRecord({"json": json.dumps({"code": "1/0"})})})))
 
 
-def test_a_locked_ledger_answers_declined(home, task):
-    sent(task_record(task("statistics")), "statistics")
+def test_a_locked_ledger_answers_declined(home, task, message):
+    sent(message(task("statistics")), "statistics")
     other = open_host(home, 7)
     try:
-        assert only_declined(sent(task_record(task())))
+        assert only_declined(sent(message(task())))
         with pytest.raises(FedrecallError, match="in use"):
             open_host(home, 7)
     finally:
         other.close()
-    assert not only_declined(sent(task_record(task())))
+    assert not only_declined(sent(message(task())))
 
 
-def test_even_an_error_nobody_thought_of_stays_here(home, task, monkeypatch):
+def test_even_an_error_nobody_thought_of_stays_here(home, task, monkeypatch, message):
     def broken(*_args):
         raise MemoryError("ann bought a wheelchair")
 
     monkeypatch.setattr("client.app.open_host", broken)
-    assert only_declined(sent(task_record(task())))
+    assert only_declined(sent(message(task())))

@@ -16,9 +16,10 @@ import client.host
 from client.host import answer, answer_all
 from shared.encoder.spec import EncoderSpec, unpack
 from shared.privacy.ledger import read_ledger
-from shared.protocol import parse_sealed, task_record, vector_length
+from shared.protocol import parse_sealed, task_digest, task_record, vector_length
 
 ITEMS = 48
+SERVER = "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"  # key of conftest.SERVER
 
 
 def declined(record) -> bool:
@@ -27,9 +28,12 @@ def declined(record) -> bool:
 
 
 def events(host, kind):
-    if host.ledger is None:
-        return []
     return [line.event for line in read_ledger(host.path) if line.event["type"] == kind]
+
+
+def spent(host):
+    """(client, kind) -> intents, whatever the run."""
+    return {(c, kind): n for c, spend in host.gate.spends.items() for (_, kind), n in spend.used.items()}
 
 
 def said(record):
@@ -41,6 +45,10 @@ def rebuilt(record, fields=None, arrays=None):
     text = json.dumps(said(record) if fields is None else fields)
     kept = dict(record.array_records["arrays"]) if arrays is None else arrays
     return RecordDict({"task": ConfigRecord({"json": text}), "arrays": ArrayRecord(kept)})
+
+
+def both(record):
+    return {"1": record, "2": record}
 
 
 def put(fields, path, value):
@@ -116,18 +124,19 @@ OTHER_PLANS = [("header.plan.epsilon", 9.0), ("header.plan.epsilon", None), ("he
     + [(*field, True) for field in OTHER_PLANS],
     ids=lambda x: str(x)[:40],
 )
-def test_a_hostile_field_is_declined_and_costs_nothing(path, value, pinned, host, task, history):
+def test_a_hostile_field_is_declined_and_costs_nothing(path, value, pinned, host, task, history, message):
     one = host([history(1), history(2)])
     good = task_record(task())
     if pinned:
-        assert not any(map(declined, answer_all(one, ["1", "2"], good).values()))
+        assert not any(map(declined, answer_all(one, both(message(good))).values()))
     fields = deepcopy(said(good))
+    fields["header"]["round"] = 2  # else it is a replay
     put(fields, path, value)
-    before = dict(one.spend)
-    answers = answer_all(one, ["1", "2"], rebuilt(good, fields))
+    before = spent(one)
+    answers = answer_all(one, both(message(rebuilt(good, fields))))
     assert sorted(answers) == ["1", "2"]
     assert all(map(declined, answers.values()))
-    assert one.spend == before
+    assert spent(one) == before
     if pinned:
         assert [e["client"] for e in events(one, "decline")] == ["1", "2"]
         assert all(e["clause"] and len(e["clause"]) < 400 for e in events(one, "decline"))
@@ -182,13 +191,13 @@ HOSTILE_ARRAYS = {
 
 @pytest.mark.parametrize("how", HOSTILE_ARRAYS)
 @pytest.mark.parametrize("name", ["parameters", "prior", "extra"])
-def test_hostile_arrays_are_declined_and_run_nothing(how, name, host, task, history):
+def test_hostile_arrays_are_declined_and_run_nothing(how, name, host, task, history, message):
     one = host([history(1)])
     good = task_record(task())
     arrays = dict(good.array_records["arrays"]) | {name: HOSTILE_ARRAYS[how]()}
-    assert declined(answer(one, "1", rebuilt(good, arrays=arrays)))
+    assert declined(answer(one, "1", message(rebuilt(good, arrays=arrays))))
     assert not os.path.exists("/tmp/fedrecall-bomb")  # noqa: S108, PTH110 - see above
-    assert one.spend == {}
+    assert spent(one) == {}
 
 
 @pytest.mark.parametrize(
@@ -209,109 +218,119 @@ def test_what_is_no_task_is_declined(record, host, history):
     assert declined(answer(host([history(1)]), "1", record))
 
 
-def test_a_client_that_is_not_here_is_declined(host, task, history):
-    assert declined(answer(host([history(1)]), "99", task_record(task())))
+def test_a_client_that_is_not_here_is_declined(host, task, history, message):
+    assert declined(answer(host([history(1)]), "99", message(task())))
 
 
-def test_a_replayed_task_is_paid_for_again_until_nothing_is_left(host, task, history):
-    one, record = host([history(1)]), task_record(task())
-    first = [answer(one, "1", record) for _ in range(5)]
-    assert [declined(a) for a in first] == [False, False, False, True, True]
+def test_a_task_is_answered_once_however_often_it_comes(host, task, history, message):
+    one = host([history(1)])
+    first = answer(one, "1", message(task()))
+    assert not declined(first)
+    for again in (message(task()), message(task(), tip="6" * 64), message(task(catalogue=one.gate.catalogue))):
+        assert declined(answer(one, "1", again))
+    assert len(events(one, "intent")) == 1
+    assert events(one, "decline")[0]["clause"] == "replay: update of round 1, attempt 1, was paid"
+    assert not declined(answer(one, "1", message(task(attempt=2))))  # a new intent, a new charge, new noise
+
+
+def test_attempts_are_paid_for_until_nothing_is_left(host, task, history, message):
+    one = host([history(1)])
+    answers = [answer(one, "1", message(task(attempt=attempt))) for attempt in range(1, 6)]
+    assert [declined(a) for a in answers] == [False, False, False, True, True]
     assert len(events(one, "intent")) == 3
     assert events(one, "decline")[0]["clause"] == "update: all 3 participations are used up"
 
 
-def test_a_client_asked_twice_in_one_breath_pays_once(host, task, history):
+def test_messages_of_two_tasks_are_never_one_batch(host, task, history, message):
     one = host([history(1), history(2)])
-    answers = answer_all(one, ["1", "1", "2", "1"], task_record(task()))
-    assert not any(map(declined, answers.values()))
-    assert one.spend == {("1", "update"): 1, ("2", "update"): 1}
+    with pytest.raises(RuntimeError, match="not of one task"):
+        answer_all(one, {"1": message(task()), "2": message(task())})
+    assert spent(one) == {}
 
 
-def test_a_restart_does_not_refill_the_budget(host, task, history):
-    one, record = host([history(1)]), task_record(task())
-    answer(one, "1", record)
-    answer(one, "1", record)
+def test_a_restart_does_not_refill_the_budget(host, task, history, message):
+    one = host([history(1)])
+    for attempt in (1, 2):
+        answer(one, "1", message(task(attempt=attempt)))
     one.close()
     again = host([history(1)])
-    assert [declined(answer(again, "1", record)) for _ in range(3)] == [False, True, True]
+    assert [declined(answer(again, "1", message(task(attempt=n)))) for n in (2, 3, 4)] == [True, False, True]
     assert len(events(again, "intent")) == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "clause"),
     [
-        ({"run": "another"}, "run 'another' is not the run 'run'"),
         ({"catalogue": "0" * 64}, "catalogue 000000000000 is not here"),
         ({"epsilon": 4.0}, "the plan changed"),
         ({"epsilon": None}, "the plan changed"),
     ],
 )
-def test_another_run_catalogue_or_plan_is_declined_and_only_the_ledger_says_why(
-    changes, clause, host, task, plan, history
+def test_another_catalogue_or_plan_is_declined_and_only_the_ledger_says_why(
+    changes, clause, host, task, plan, history, message
 ):
     one = host([history(1)])
-    assert not declined(answer(one, "1", task_record(task())))
+    assert not declined(answer(one, "1", message(task())))
     if "epsilon" in changes:
         changes = {"plan": plan(**changes)}
-    assert declined(answer(one, "1", task_record(task(**changes))))
+    assert declined(answer(one, "1", message(task(round=2, **changes))))
     assert clause in events(one, "decline")[0]["clause"]
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_under_local_trust_the_plan_fixes_the_local_steps(steps, host, task, plan, policy, history):
+def test_under_local_trust_the_plan_fixes_the_local_steps(steps, host, task, plan, policy, history, message):
     local = plan(trust="local", local_steps=2)
     one = host([history(1)])
-    assert not declined(answer(one, "1", task_record(task(plan=local, policy=policy(local_iterations=2)))))
-    assert declined(answer(one, "1", task_record(task(plan=local, policy=policy(local_iterations=steps)))))
-    assert one.spend == {("1", "update"): 1}
+    assert not declined(answer(one, "1", message(task(plan=local, policy=policy(local_iterations=2)))))
+    assert declined(answer(one, "1", message(task(round=2, plan=local, policy=policy(local_iterations=steps)))))
+    assert spent(one) == {("1", "update"): 1}
     assert "the plan accounts for 2" in events(one, "decline")[0]["clause"]
 
 
 @pytest.mark.parametrize("trust", ["distributed", "central"])
-def test_elsewhere_local_steps_are_the_policys(trust, host, task, plan, policy, history):
+def test_elsewhere_local_steps_are_the_policys(trust, host, task, plan, policy, history, message):
     one = host([history(1)])
-    record = task_record(task(plan=plan(trust=trust), policy=policy(local_iterations=3)))
+    record = message(task(plan=plan(trust=trust), policy=policy(local_iterations=3)))
     assert not declined(answer(one, "1", record))
 
 
 @pytest.mark.parametrize("kind", [MemoryError, KeyError, RuntimeError, ZeroDivisionError])
-@pytest.mark.parametrize("where", ["popularity_rows", "release"])
-def test_an_error_of_this_sides_own_never_crosses(kind, where, host, task, history, monkeypatch):
+@pytest.mark.parametrize("where", ["client.contributions.popularity_rows", "client.host.release"])
+def test_an_error_of_this_sides_own_never_crosses(kind, where, host, task, history, monkeypatch, message):
     def broken(*_args, **_more):
         raise kind("user 7 bought a wheelchair")
 
     one = host([history(1)])
-    monkeypatch.setattr(client.host, where, broken)
-    assert declined(answer(one, "1", task_record(task("statistics"))))
+    monkeypatch.setattr(where, broken)
+    assert declined(answer(one, "1", message(task("statistics"))))
     assert "wheelchair" in events(one, "decline")[0]["clause"]  # on this side
 
 
-def test_a_server_cannot_fill_the_ledger_with_its_text(host, task, history, monkeypatch):
+def test_a_server_cannot_fill_the_ledger_with_its_text(host, task, history, monkeypatch, message):
     def broken(*_args, **_more):
         raise ValueError("x" * 10**7)
 
     one = host([history(1)])
-    answer(one, "1", task_record(task("statistics")))
+    answer(one, "1", message(task("statistics")))
     monkeypatch.setattr(client.host, "parse_task", broken)
-    assert declined(answer(one, "1", task_record(task())))
+    assert declined(answer(one, "1", message(task())))
     assert len(events(one, "decline")[0]["clause"]) == client.host.LONGEST_CLAUSE
 
 
-def test_a_full_disk_declines_and_the_budget_stays_right(host, task, history, monkeypatch):
-    one, record = host([history(1)]), task_record(task())
-    answer(one, "1", record)
+def test_a_full_disk_declines_and_the_budget_stays_right(host, task, history, message, monkeypatch):
+    one = host([history(1)])
+    answer(one, "1", message(task(attempt=1)))
 
     def full(_fd, _data):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("shared.privacy.ledger.os.write", full)
-        assert declined(answer(one, "1", record))
-    assert declined(answer(one, "1", record))  # the ledger is closed until the process starts again
+        assert declined(answer(one, "1", message(task(attempt=2))))
+    assert declined(answer(one, "1", message(task(attempt=3))))  # closed until the process starts again
     one.close()
     again = host([history(1)])
-    assert [declined(answer(again, "1", record)) for _ in range(3)] == [False, False, True]
+    assert [declined(answer(again, "1", message(task(attempt=n)))) for n in (4, 5, 6)] == [False, False, True]
 
 
 def poisoned(values, spec):
@@ -323,7 +342,7 @@ def poisoned(values, spec):
 @pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
 @pytest.mark.parametrize("trust", ["distributed", "local", "central"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trust, host, task, plan, history):
+def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trust, host, task, plan, history, message):
     chosen = task(kind, plan=plan(trust=trust))
     hostile = (
         chosen
@@ -331,10 +350,9 @@ def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trus
         else replace(chosen, parameters=poisoned(chosen.parameters, chosen.header.encoder))
     )
     one = host([history(1, 0, 0), history(2, 48, 5), history(3, 1, 1), history(4, 1, 0)])
-    for asked in (chosen, hostile):
-        answers = answer_all(one, list(one.stores), task_record(asked))
-        if kind == "statistics" and asked is hostile:
-            continue  # used up by the first
+    for attempt, asked in enumerate((chosen, hostile)[: 1 if kind == "statistics" else 2], 1):
+        retried = replace(asked, header=replace(asked.header, attempt=attempt))
+        answers = answer_all(one, dict.fromkeys(one.stores, message(retried)))
         assert len({(len(a.array_records["sealed"]["vector"].data), tuple(a)) for a in answers.values()}) == 1
         for each in answers.values():
             assert parse_sealed(each, vector_length(asked)) is not None
@@ -342,17 +360,19 @@ def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trus
 
 @pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
 @pytest.mark.parametrize("steps", [1, 2])
-def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(kind, steps, host, task, plan, policy, history):
+def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(
+    kind, steps, host, task, plan, policy, history, message
+):
     """943 clients with one user and 2 with 472 give the same integers before noise, bit for bit."""
     histories = [history(seed, seed % 45, min(seed % 45, seed % 4)) for seed in range(46)]
     chosen = policy(local_iterations=steps, features=("text", "lexical", "category", "popularity"))
-    record = task_record(task(kind, plan=plan(epsilon=None), policy=chosen))
+    record = message(task(kind, plan=plan(epsilon=None), policy=chosen))
     sums = []
     for per_client in (1, 7, 23, 46):
         one = host(histories, per_client, name=f"by-{per_client}")
         answers = {}
         for start in range(0, len(one.stores), 20):
-            answers |= answer_all(one, list(one.stores)[start : start + 20], record)
+            answers |= answer_all(one, dict.fromkeys(list(one.stores)[start : start + 20], record))
         vectors = [a.array_records["sealed"]["vector"].numpy().astype(np.int64) for a in answers.values()]
         assert len(vectors) == -(-46 // per_client)
         sums.append(np.sum(vectors, axis=0))
@@ -361,10 +381,10 @@ def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(kind, steps, 
         assert np.array_equal(sums[0], other)
 
 
-def test_a_seeded_replay_gives_the_same_bytes_and_is_charged_once(host, task, history):
-    record = task_record(task())
+def test_a_seeded_replay_gives_the_same_bytes_and_is_charged_once(host, task, history, message):
+    record = message(task())
     one = host([history(1)])
-    answer(one, "1", task_record(task("statistics")))
+    answer(one, "1", message(task("statistics")))
     lines = one.ledger.count
     first = answer(one, "1", record)
     one.close()
@@ -372,13 +392,27 @@ def test_a_seeded_replay_gives_the_same_bytes_and_is_charged_once(host, task, hi
     second = answer(again, "1", record)
     sealed = [a.array_records["sealed"]["vector"].data for a in (first, second)]
     assert sealed[0] == sealed[1]
-    assert again.spend == {("1", "statistics"): 1, ("1", "update"): 1}
+    assert spent(again) == {("1", "statistics"): 1, ("1", "update"): 1}
     assert len(events(again, "intent")) == 2
 
 
-def test_the_ledger_of_the_first_task_pins_its_plan(host, task, history):
+def test_a_ledger_begins_with_its_key_and_the_first_task_of_a_run_pins_its_plan(host, task, history, message):
     one, chosen = host([history(1)]), task()
-    answer(one, "1", task_record(chosen))
-    first = next(iter(read_ledger(one.path))).event
-    assert first["plan"] == asdict(chosen.header.plan)
-    assert (first["run"], first["catalogue"]) == ("run", one.version)
+    lines = [line.event for line in read_ledger(one.path)]
+    assert [(e["type"], sorted(e)) for e in lines] == [("opened", ["key", "type"])]
+    answer(one, "1", message(chosen))
+    answer(one, "1", message(task(round=2)))
+    assert [line.event["type"] for line in read_ledger(one.path)] == [
+        *("opened", "plan", "intent", "result", "head"),
+        *("intent", "result", "head"),
+    ]
+    (pinned,) = events(one, "plan")
+    assert pinned["plan"] == asdict(chosen.header.plan)
+    assert (pinned["run"], pinned["catalogue"], pinned["server"]) == ("run", one.gate.catalogue, SERVER)
+
+
+def test_an_intent_names_the_servers_ledger_the_task_and_the_day(host, task, history, message):
+    one, record = host([history(1)]), message(task())
+    answer(one, "1", record)
+    (intent,) = events(one, "intent")
+    assert (intent["server"], intent["task"], intent["day"]) == ("5" * 64, task_digest(record), "2026-03-01")

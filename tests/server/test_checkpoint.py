@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from server.aggregation import OptimizerState
-from server.checkpoint import State, charge, load_state, save_state
+from server.checkpoint import Best, State, charge, load_state, save_state, used_by
 from shared import files as module
 from shared.config import PolicySection, first_policy
 from shared.errors import RunError
 from shared.files import write_atomically
-from shared.policy.rules import RulesState
+from shared.policy.rules import RulesState, Seen
+from shared.privacy.ledger import Receipt
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,12 @@ def state():
         failures=1,
         updates=2829,
         ledgers={"ledger.jsonl": 12},
+        receipts={
+            "1": Receipt("k", 7, "t", 4, "s"),
+            "2": Receipt("k", 7, "t", 4, "s"),
+            "3": Receipt("l", 2, "u", 1, "r"),
+        },
+        best=Best(3, replace(policy, version=2), Seen(0.2, 0.01), Seen(0.21, 0.02)),
     )
 
 
@@ -169,3 +176,14 @@ def test_a_charge_is_per_client_and_kind_and_leaves_the_old_state(state):
         "3": {"update": 1, "measurement": 1},
     }
     assert state.used == {"1": {"update": 3, "statistics": 1}, "2": {}}
+
+
+def test_participations_by_kind(state):
+    assert used_by(state, "update") == {"1": 3, "2": 0}
+    assert used_by(state, "measurement") == {"1": 0, "2": 0}
+
+
+def test_the_order_in_which_receipts_came_does_not_show_in_the_file(state, tmp_path):
+    for name, receipts in (("a", state.receipts), ("b", dict(reversed(list(state.receipts.items()))))):
+        save_state(replace(state, receipts=receipts), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from server import exchange as module
-from server.exchange import SUPERLINK, exchange
+from server.exchange import SUPERLINK, Post, exchange
+from shared.errors import ProtocolError
+from shared.privacy.chain import sign_head
+from shared.proofs import parse_receipt
 from shared.protocol import declined_record, sealed_record
 
 LENGTH = 4
@@ -61,21 +67,26 @@ def awake(monkeypatch):
     monkeypatch.setattr(module.time, "sleep", sleep)
 
 
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+RECEIPT = sign_head(KEY, 7, "ab" * 32, 1)
+
+
+def sealed(values):
+    return sealed_record(values, RECEIPT)
+
+
 def vector(*values):
-    return sealed_record(np.array(values, np.int32))
+    return sealed(np.array(values, np.int32))
 
 
-def ask(grid, *, cohort=tuple(NODES), deadline=5.0, largest=1000.0, smallest=1):
+def ask(grid, *, cohort=tuple(NODES), deadline=5.0, largest=1000.0, smallest=1, receipt_of=None):
     return exchange(
-        grid,
-        NODES,
-        list(cohort),
-        TASK,
+        Post(grid, NODES, "1", deadline),
+        dict.fromkeys(cohort, TASK),
         "train.update",
+        receipt_of=receipt_of or (lambda _client, answer: parse_receipt(answer)),
         length=LENGTH,
         largest=largest,
-        group="1",
-        deadline=deadline,
         smallest=smallest,
     )
 
@@ -95,30 +106,55 @@ def test_the_sum_is_over_all_and_no_order_changes_it():
         assert answers.down >= 6 * 40
 
 
+def test_receipts_come_back_with_their_clients():
+    answers = ask(FakeGrid(honest({"c1": [(declined_record(), None)]})))
+    assert answers.receipts == dict.fromkeys(answers.survivors, RECEIPT)
+
+
+def test_an_answer_whose_receipt_is_not_accepted_has_failed_and_is_not_in_the_sum():
+    def refuse(client, answer):
+        if client == "c2":
+            raise ProtocolError("a receipt under another key")
+        return parse_receipt(answer)
+
+    answers = ask(FakeGrid(honest()), receipt_of=refuse)
+    assert answers.failed == ("c2",)
+    assert answers.total.tolist() == [5, 10, 15, 13]
+    assert "c2" not in answers.receipts
+
+
+def without(record, part):
+    return RecordDict({name: record[name] for name in record if name != part})
+
+
 def raw(**changes):
     said = {"dtype": "int32", "shape": (LENGTH,), "stype": "numpy.ndarray", "data": Array(np.zeros(4, "i4")).data}
-    return RecordDict({"sealed": ArrayRecord({"vector": Array(**(said | changes))})})
+    return RecordDict({**vector(), "sealed": ArrayRecord({"vector": Array(**(said | changes))})})
 
 
 HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '<i4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(128)
 HOSTILE = {
-    "NaN": sealed_record(np.full(LENGTH, np.nan, np.float32)),
-    "infinity": sealed_record(np.full(LENGTH, np.inf, np.float64)),
-    "floats": sealed_record(np.ones(LENGTH, np.float32)),
-    "wide integers": sealed_record(np.ones(LENGTH, np.int64)),
-    "unsigned integers": sealed_record(np.ones(LENGTH, np.uint32)),
-    "big-endian integers": sealed_record(np.ones(LENGTH, ">i4")),
+    "NaN": sealed(np.full(LENGTH, np.nan, np.float32)),
+    "infinity": sealed(np.full(LENGTH, np.inf, np.float64)),
+    "floats": sealed(np.ones(LENGTH, np.float32)),
+    "wide integers": sealed(np.ones(LENGTH, np.int64)),
+    "unsigned integers": sealed(np.ones(LENGTH, np.uint32)),
+    "big-endian integers": sealed(np.ones(LENGTH, ">i4")),
     "too short": vector(1, 2, 3),
     "too long": vector(1, 2, 3, 4, 5),
-    "a matrix": sealed_record(np.ones((LENGTH, 1), np.int32)),
+    "a matrix": sealed(np.ones((LENGTH, 1), np.int32)),
     "too large": vector(0, 1001, 0, 0),
     "too small": vector(0, -1001, 0, 0),
     "the smallest integer": vector(-(2**31), 0, 0, 0),
     "nothing": RecordDict(),
+    "no receipt": without(vector(1, 2, 3, 4), "receipt"),
+    "a receipt that nobody signed": sealed_record(np.ones(LENGTH, np.int32), replace(RECEIPT, tip="cd" * 32)),
     "a status of its own": RecordDict({"status": ConfigRecord({"code": "fine"})}),
     "a metric": RecordDict({"status": MetricRecord({"recall": 0.9})}),
-    "a vector of another name": RecordDict({"sealed": ArrayRecord({"update": Array(np.zeros(4, np.int32))})}),
-    "a vector in another place": RecordDict({"sealed": ConfigRecord({"vector": "1"})}),
+    "a vector of another name": RecordDict(
+        {**vector(), "sealed": ArrayRecord({"update": Array(np.zeros(4, np.int32))})}
+    ),
+    "a vector in another place": RecordDict({**vector(), "sealed": ConfigRecord({"vector": "1"})}),
     "no bytes": raw(data=b""),
     "a torn header": raw(data=b"\x93NUMPY\x01\x00v\x00{'descr': "),
     "a header that says huge": raw(data=HUGE),

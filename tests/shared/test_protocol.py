@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from shared.config import PolicySection, first_policy
 from shared.encoder.spec import EncoderSpec
 from shared.errors import ProtocolError
 from shared.privacy.calibration import make_plan
+from shared.privacy.ledger import Receipt
 from shared.privacy.plan import Target
 from shared.protocol import (
     MEASURED,
@@ -57,6 +58,7 @@ PLAN = make_plan(
 HEADER = Header("run", 2, 1, PLAN, "c" * 64, SPEC)
 POLICY = first_policy(PolicySection())
 VALUES = np.random.default_rng(0).normal(size=SPEC.size).astype(np.float32)
+RECEIPT = Receipt("a" * 64, 7, "b" * 64, 2, "c" * 128)
 PRIOR = np.linspace(-1, 1, 7).astype(np.float32)
 TASKS = {
     "statistics": StatisticsTask(HEADER),
@@ -121,8 +123,9 @@ def test_nothing_that_is_not_a_number_is_sent():
 
 def test_a_sealed_vector_arrives_as_it_was_sent():
     vector = np.array([1, -2, 2**31 - 1, -(2**31)], np.int32)
-    record = sealed_record(vector)
-    assert list(record) == ["sealed"]
+    record = sealed_record(vector, RECEIPT)
+    assert list(record) == ["sealed", "receipt"]
+    assert dict(record["receipt"]) == asdict(RECEIPT)
     assert np.array_equal(parse_sealed(record, 4), vector)
 
 
@@ -139,7 +142,7 @@ def test_a_refusal_says_one_word_and_the_same_to_everything():
 )
 def test_any_other_vector_is_refused(vector):
     with pytest.raises(ProtocolError, match=r"sealed vector of .* expected int32 \(4,\)"):
-        parse_sealed(sealed_record(vector), 4)
+        parse_sealed(sealed_record(vector, RECEIPT), 4)
 
 
 @pytest.mark.parametrize(

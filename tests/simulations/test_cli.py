@@ -12,6 +12,7 @@ from shared.errors import FetchError
 from simulations import cli
 
 TINY = ["rounds=2", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3", "model.rank=4"]
+TINY += ["secure_aggregation=ideal"]
 SETS = [part for pair in TINY for part in ("--set", pair)]
 
 
@@ -209,9 +210,7 @@ def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(command, tiny_data
 def test_nobody_answering_ends_with_exit_code_5(command, tiny_data, tmp_path, monkeypatch):
     from shared.protocol import declined_record
 
-    monkeypatch.setattr(
-        "simulations.engine.answer_all", lambda _host, clients, _record: dict.fromkeys(clients, declined_record())
-    )
+    monkeypatch.setattr("simulations.engine.answer_all", lambda _host, asked: dict.fromkeys(asked, declined_record()))
     arguments = ["run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), *SETS, "--set", "rounds=9"]
     code, out, err = command(*arguments)
     assert code == 5

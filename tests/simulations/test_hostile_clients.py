@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 import simulations.run
 from shared.privacy.accounting import epsilon_by_pld
+from shared.privacy.chain import sign_head
 from shared.privacy.ledger import read_ledger
 from shared.protocol import declined_record
 from simulations.engine import InProcessGrid
@@ -56,15 +59,18 @@ def lost(_vector):
 def run(tmp_path, tiny, silent, monkeypatch):
     """Run with clients whose answers are replaced: ``run({node: how}, *settings)``."""
 
-    def start(how, *sets, rounds=None):
+    def start(how, *sets, rounds=None, watch=lambda _reply: None):
         class TamperingGrid(InProcessGrid):
             def pull_messages(self, message_ids):
                 out = []
                 for reply in super().pull_messages(message_ids):
+                    watch(reply)
                     node, number = reply.metadata.src_node_id, reply.metadata.group_id
                     tamper = how.get(node) if rounds is None or int(number) in rounds else None
                     vector = reply.content.array_records["sealed"]["vector"].numpy() if tamper else None
                     answer = reply.content if tamper is None else tamper(vector)
+                    if isinstance(answer, RecordDict) and "sealed" in answer:
+                        answer = RecordDict({"receipt": reply.content["receipt"], **answer})
                     if answer is not None:
                         out.append(self._again(reply, answer))
                 return out
@@ -92,6 +98,36 @@ def test_one_bad_client_is_left_out_and_the_round_goes_on(run, how):
     for row in rows:
         assert row["cohort"] == {"asked": 24, "answered": 23, "declined": 0, "failed": 1}
     assert np.isfinite(summary["test"]["recall@10"])
+
+
+def receipt(**changes):
+    """An honest vector under a receipt of round 2 that its client's ledger never gave."""
+    real = asdict(sign_head(Ed25519PrivateKey.from_private_bytes(bytes(32)), 10**6, "ab" * 32, 2))
+    return lambda vector: RecordDict({**vector_record(vector), "receipt": ConfigRecord(real | changes)})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [receipt(), receipt(round=3), receipt(signature="00" * 64), receipt(seq=0), receipt(tip=""), receipt(key="")],
+    ids=["another key", "another round", "not signed", "line 0", "no tip", "no key"],
+)
+def test_an_answer_whose_receipt_does_not_hold_is_left_out_and_the_client_may_come_back(run, how):
+    _, rows = run({5: how}, rounds={2})
+    assert [row["cohort"]["failed"] for row in rows] == [0, 1, 0]
+
+
+def test_a_client_cannot_hand_in_an_old_receipt_again(run, tmp_path):
+    first: list[ConfigRecord] = []
+
+    def stale(vector):
+        return RecordDict({**vector_record(vector), "receipt": first[0]}) if first else None
+
+    def remember(reply):
+        if reply.metadata.src_node_id == 5 and reply.metadata.group_id == "1" and not first:
+            first.append(reply.content["receipt"])
+
+    _, rows = run({5: stale}, rounds={2, 3}, watch=remember)
+    assert [row["cohort"]["failed"] for row in rows] == [0, 1, 1]
 
 
 def test_a_client_that_declines_is_counted_as_that(run):

@@ -131,6 +131,19 @@ def test_the_templates_travel_with_the_package():
 # --- the claim ----------------------------------------------------------------------------------------------------
 
 
+def test_masked_sums_need_no_excuse(run_folder):
+    text = page(run_folder(changed={"secure_aggregation": "real: vectors are masked"})).text
+    assert "Secure aggregation in this run: “real: vectors are masked”" in text
+    assert "a deployment's, which masks its sums" not in text
+
+
+def test_a_model_that_is_not_the_last_one_is_named_beside_the_reason(run_folder):
+    model = {"round": 12, "chosen": "best private estimate", "why": "the run ended early", "estimate": None}
+    text = page(run_folder(changed={"stopped": "budget exhausted", "model": model})).text
+    assert "Stopped: budget exhausted after 40 rounds; the model is that of round 12, the best private estimate" in text
+    assert "the model is that of round" not in page(run_folder("whole")).text
+
+
 def test_an_epsilon_is_printed_with_unit_adjacency_trust_delta_and_accountant(run_folder):
     text = page(run_folder()).text
     for said in (
@@ -139,8 +152,8 @@ def test_an_epsilon_is_printed_with_unit_adjacency_trust_delta_and_accountant(ru
         "each client in at most 40 rounds. Accountant: Gaussian PLD (dp-accounting 0.6)",
         "tuning not covered",
         "hyper-parameters were chosen on this data set's validation items",
-        "Secure aggregation in this run: “none: plain sum inside the simulator”",
-        "this simulator summed in the clear",
+        "Secure aggregation in this run: “ideal: added up without masks”",
+        "What is claimed against the server is a deployment's, which masks its sums.",
         "the server, if every other client belongs to it 412.40",
         "This folder is a simulation's.",
         "The lines of the kinds do not add up to the total",

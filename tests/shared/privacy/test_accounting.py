@@ -3,14 +3,17 @@ from __future__ import annotations
 import math
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.privacy.accounting import (
+    Sampled,
     epsilon_by_pld,
     epsilon_by_zcdp,
     epsilon_exact,
+    epsilon_sampled,
     noise_multiplier_for,
     rho_for,
     rho_of,
@@ -50,8 +53,29 @@ def test_the_multiplier_for_a_rho_costs_that_rho(rho, count):
 # --- epsilon, golden values
 
 
-def test_a_hundred_rounds_at_sigma_one_without_amplification_cost_91_8():
+# What an assumption is worth: sigma 1, 100 rounds, a tenth of the users in each, delta 1e-5.
+
+
+def test_without_amplification_they_cost_91_8():
     assert epsilon_by_pld(rho_of(1.0, 100), 1e-5) == pytest.approx(91.817, abs=1e-3)
+
+
+def test_taking_turns_each_user_in_ten_of_the_hundred_costs_17_9():
+    assert epsilon_by_pld(rho_of(1.0, 10), 1e-5) == pytest.approx(17.857, abs=1e-3)
+
+
+def test_poisson_cohorts_cost_7_05_to_those_who_do_not_see_them():
+    assert epsilon_sampled((Sampled(1.0, 0.1, 100),), 1e-5) == pytest.approx(7.0466, abs=1e-4)
+
+
+def test_fixed_cohorts_of_replaced_users_cost_83_9():
+    # Another library's bound, for comparison: nothing here is ever claimed from a sampler of fixed size.
+    import dp_accounting as dp
+    from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
+
+    replaced = RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
+    replaced.compose(dp.SampledWithoutReplacementDpEvent(1000, 100, dp.GaussianDpEvent(0.5)), 100)
+    assert replaced.get_epsilon(1e-5) == pytest.approx(83.9, abs=0.1)
 
 
 def test_the_classic_conversion_of_rho_one_half():
@@ -115,6 +139,67 @@ def test_prv_agrees_within_two_percent(sigma, count):
     printed = epsilon_by_pld(rho_of(sigma, count), 1e-5)
     assert low <= printed
     assert printed == pytest.approx(high, rel=0.02)
+
+
+# --- taking part by chance
+
+
+def poisson_delta(epsilon, sigma, rate):
+    """delta(epsilon) of one release in the worse direction, by numerical integration of its definition."""
+    from scipy import integrate, stats
+
+    def without(x):
+        return stats.norm.pdf(x, 0, sigma)
+
+    def drawn(x):
+        return (1 - rate) * without(x) + rate * stats.norm.pdf(x, 1, sigma)
+
+    def hockey_stick(p, q):
+        beyond = np.linspace(-12 * sigma, 1 + 12 * sigma, 400_001)
+        return integrate.trapezoid(np.maximum(p(beyond) - math.exp(epsilon) * q(beyond), 0), beyond)
+
+    return max(hockey_stick(drawn, without), hockey_stick(without, drawn))
+
+
+@pytest.mark.parametrize(("sigma", "rate"), [(1.0, 0.1), (0.5, 0.5), (4.0, 0.3), (2.0, 0.9)])
+def test_one_sampled_release_is_bounded_tightly_in_both_directions(sigma, rate):
+    epsilon = epsilon_sampled((Sampled(sigma, rate, 1),), 1e-5)
+    assert poisson_delta(epsilon, sigma, rate) <= 1e-5
+    assert poisson_delta(epsilon * 0.99, sigma, rate) > 1e-5
+
+
+@pytest.mark.parametrize("events", [[(1.0, 1.0, 100)], [(4.0, 1.0, 40), (9.0, 1.0, 8)]])
+def test_a_coin_that_always_comes_up_amplifies_nothing(events):
+    rho = sum(rho_of(sigma, times) for sigma, _, times in events)
+    assert epsilon_sampled(tuple(Sampled(*e) for e in events), 1e-5) == epsilon_by_pld(rho, 1e-5)
+
+
+def test_kinds_of_releases_compose():
+    one, two = Sampled(4.0, 0.3, 40), Sampled(9.0, 0.3, 8)
+    both = epsilon_sampled((one, two), 1e-5)
+    assert max(epsilon_sampled((e,), 1e-5) for e in (one, two)) < both
+    assert both < sum(epsilon_sampled((e,), 1e-5) for e in (one, two))
+    half = one._replace(times=20)
+    assert epsilon_sampled((half, two, half), 1e-5) == pytest.approx(both, rel=1e-4)
+
+
+@settings(deadline=None, max_examples=4)
+@given(st.floats(0.5, 20), st.floats(0.01, 0.99), st.integers(1, 50), st.sampled_from(DELTAS))
+def test_chance_never_costs_more_and_more_of_anything_never_less(sigma, rate, times, delta):
+    epsilon = epsilon_sampled((Sampled(sigma, rate, times),), delta)
+    assert 0 <= epsilon <= epsilon_by_pld(rho_of(sigma, times), delta)
+    for worse in (Sampled(sigma * 0.9, rate, times), Sampled(sigma, rate**0.5, times), Sampled(sigma, rate, 2 * times)):
+        assert epsilon_sampled((worse,), delta) >= epsilon - 1e-4
+
+
+def test_at_a_delta_that_convolutions_cannot_see_nothing_is_amplified():
+    assert epsilon_sampled((Sampled(1.0, 0.1, 100),), 1e-60) == epsilon_by_pld(rho_of(1.0, 100), 1e-60)
+
+
+def test_who_never_takes_part_spends_nothing_and_no_noise_is_infinite():
+    assert epsilon_sampled((), 1e-5) == 0.0
+    assert epsilon_sampled((Sampled(0.0, 0.0, 100), Sampled(0.0, 0.5, 0)), 1e-5) == 0.0
+    assert epsilon_sampled((Sampled(0.0, 0.5, 1), Sampled(1.0, 0.5, 1)), 1e-5) == math.inf
 
 
 # --- calibration

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal, localcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_the_samples_are_discrete_gaussian(sigma):
     assert chi_square(draw(sigma), sigma) > BELIEVED
 
 
-@pytest.mark.parametrize("wrong", [0.9, 1.1])
+@pytest.mark.parametrize("wrong", [2 / 3, 0.9, 1.1, 4 / 3])
 @pytest.mark.parametrize("sigma", [s for s in ONE_TABLE if s > 0.5])
 def test_the_chi_square_test_rejects_another_scale(sigma, wrong):
     assert chi_square(draw(sigma * wrong), sigma) < BELIEVED
@@ -67,8 +69,10 @@ def test_the_chi_square_test_rejects_another_scale(sigma, wrong):
 
 @pytest.mark.parametrize("sigma", [400.0, *TWO_TABLES])
 def test_a_large_sigma_is_gaussian_to_a_kolmogorov_test_and_another_scale_is_not(sigma):
-    assert kolmogorov(draw(sigma), sigma) > BELIEVED
-    assert kolmogorov(draw(sigma * 0.9), sigma) < BELIEVED
+    samples = draw(sigma, 50_000)
+    assert kolmogorov(samples, sigma) > BELIEVED
+    for wrong in (2 / 3, 0.9, 1.1, 4 / 3):
+        assert kolmogorov(samples, sigma * wrong) < BELIEVED
 
 
 @pytest.mark.parametrize("sigma", TWO_TABLES)
@@ -91,20 +95,79 @@ def test_two_tables_add_up_to_the_variance_and_overlap_enough(sigma, monkeypatch
     assert coarse * fine / sigma > 3.8  # the error is 4 exp(-2 pi^2 of its square): below 10^-120
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
-def test_the_table_is_the_definition_to_the_last_bit_but_a_few(sigma):
-    table = noise._alias_table(sigma)
+# --- exactness
+
+
+def exact_masses(sigma, digits=60):
+    """``2^64 P(x)`` for x = 0, 1, ..., each to many digits, straight from the definition."""
+    with localcontext() as context:
+        context.prec = digits
+        weights = [(-(Decimal(x) ** 2) / (2 * Decimal(sigma) ** 2)).exp() for x in range(math.ceil(16 * sigma))]
+        total = 2 * sum(weights) - 1
+        return [(1 << 64) * weight / total for weight in weights]
+
+
+def outcome_masses(table):
+    """Of every outcome, in units of 2^-64, as the alias table gives it: kept in its own cell or reached from others."""
     full = 1 << (64 - int(table.bits))
     mass = [int(k) for k in table.keep]
     for cell, other in enumerate(table.alias):
         mass[int(other)] += full - int(table.keep[cell])
+    return mass
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0, 17.3, 400.0])
+def test_no_outcome_of_the_table_is_above_its_probability_and_what_is_left_out_is_one_more(sigma):
+    table = noise._alias_table(sigma)
+    mass = outcome_masses(table)
+    size = 2 * table.reach + 1
     assert sum(mass) == 1 << 64
-    x, exact = exact_pmf(sigma)
-    exact = dict(zip(x.tolist(), exact.tolist(), strict=True))
-    for cell, weight in enumerate(mass):
-        wanted = exact.get(cell - table.offset, 0.0)
-        assert abs(weight / 2.0**64 - wanted) <= wanted * 2.0**-44 + 2.0**-64
-    assert not any(mass[2 * table.offset + 1 :])  # cells that only fill up the power of two
+    assert mass[:size] == [int(m) for m in table.mass]
+    assert mass[size] == (1 << 64) - sum(mass[:size]) < 2.0**21
+    assert not any(mass[size + 1 :])  # cells that only fill up the power of two
+    exact = exact_masses(sigma)
+    for cell in range(size):
+        wanted = exact[abs(cell - table.reach)]
+        assert 0 <= wanted - mass[cell] < float(wanted) * 2.0**-43 + 1
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3.0])
+def test_table_and_remainder_together_are_the_definition(sigma, monkeypatch):
+    # Half of everything is left out, so that the way that is taken once in 2^44 is taken every other time.
+    monkeypatch.setattr(noise, "_alias_table", partial(noise._alias_table, shaved=0.5))
+    samples = draw(sigma, 5_000)
+    assert chi_square(samples, sigma) > BELIEVED
+    assert chi_square(draw(sigma * 1.1, 5_000), sigma) < BELIEVED
+
+
+@pytest.mark.parametrize("shaved", [noise.SHAVED, 0.5])
+def test_the_remainder_is_what_the_table_leaves_out(shaved):
+    sigma = 1.3
+    table, source = noise._alias_table(sigma, shaved), seeded(2)
+    samples = np.array([noise._left_out(sigma, table, source) for _ in range(4_000)])
+    exact, kept = exact_masses(sigma), dict(enumerate(map(int, table.mass), -table.reach))
+    left = {x: float(exact[abs(x)] - kept.get(x, 0)) for x in range(-20, 21)}
+    total = (1 << 64) - sum(kept.values())
+    assert sum(left.values()) == pytest.approx(total, rel=1e-9)
+    inside = [x for x in left if left[x] > total / 200]
+    expected = np.array([left[x] for x in inside]) / total * len(samples)
+    seen = np.array([(samples == x).sum() for x in inside])
+    expected, seen = (np.append(counts, len(samples) - counts.sum()) for counts in (expected, seen))
+    assert stats.chisquare(seen[expected > 0], expected[expected > 0]).pvalue > BELIEVED
+
+
+def test_a_number_on_a_border_between_outcomes_asks_for_more_digits():
+    table = noise._alias_table(1.3, 0.5)
+    remainder = (1 << 64) - sum(map(int, table.mass))
+    with localcontext() as context:
+        context.prec = 80
+        border = (exact_masses(1.3, 80)[0] - int(table.mass[table.reach])) / remainder
+        on_it = int(border * 2**64)
+        assert noise._inverted(1.3, table, on_it, 64) is None
+        assert noise._inverted(1.3, table, on_it - 1, 64) == 0
+        assert noise._inverted(1.3, table, on_it + 1, 64) == -1
+    words = iter([on_it, 0, *[2**64 - 1] * 5])
+    assert noise._left_out(1.3, table, NoiseSource("seeded", lambda _: np.array([next(words)], np.uint64))) == 0
 
 
 @pytest.mark.parametrize("sigma", [*ONE_TABLE, *TWO_TABLES])
@@ -134,12 +197,27 @@ def test_coordinates_are_independent():
 # --- distributed is central
 
 
+def shares(sigma, honest, survivors, size=50_000):
+    """The sum of the survivors' shares, sized for ``honest`` of them."""
+    parts = (draw(sigma / math.sqrt(honest), size, 7 + seed).astype(np.int64) for seed in range(survivors))
+    return np.sum(list(parts), axis=0)
+
+
 @pytest.mark.parametrize(("sigma", "honest"), [(100.0, 10), (40_000.0, 3), (60.0, 300)])
-def test_the_shares_of_the_honest_add_up_to_the_noise_of_the_sum(sigma, honest):
-    shares = sum(draw(sigma / math.sqrt(honest), 50_000, seed).astype(np.int64) for seed in range(honest))
-    assert shares.var() == pytest.approx(sigma**2, rel=4 * math.sqrt(2 / 50_000))
-    assert kolmogorov(shares, sigma) > BELIEVED
-    assert kolmogorov(shares, sigma * 0.9) < BELIEVED
+def test_with_exactly_the_honest_a_sum_of_shares_has_the_noise_that_a_server_adds(sigma, honest):
+    central, distributed = draw(sigma, 50_000), shares(sigma, honest, honest)
+    assert stats.ks_2samp(distributed, central).pvalue > BELIEVED
+    assert chi_square(distributed, sigma) > BELIEVED
+    assert stats.ks_2samp(distributed, draw(sigma * 0.9, 50_000)).pvalue < BELIEVED
+    assert stats.ks_2samp(distributed, draw(sigma * 4 / 3, 50_000)).pvalue < BELIEVED
+
+
+@pytest.mark.parametrize("survivors", [10, 12, 20])
+def test_with_more_survivors_the_variance_is_larger_by_their_number_over_the_honest(survivors):
+    sigma, honest = 100.0, 10
+    total = shares(sigma, honest, survivors)
+    assert total.var() == pytest.approx(survivors / honest * sigma**2, rel=4 * math.sqrt(2 / 50_000))
+    assert (total.var() > 1.05 * sigma**2) == (survivors > honest)
 
 
 # --- sources

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from shared.privacy.participation import choose, eligible, remaining
+from shared.privacy.noise import NoiseSource, os_noise
+from shared.privacy.participation import choose, eligible, remaining, toss
 
 clients = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=12)
 counts = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 5))
@@ -48,3 +51,54 @@ def test_asking_round_after_round_spreads_participations_evenly():
         for name in choose(names, used, 3, rng):
             used[name] += 1
     assert set(used.values()) == {3}
+
+
+# --- coins
+
+
+def words(seed=0):
+    return NoiseSource("seeded", np.random.SFC64(seed).random_raw).words
+
+
+@given(clients, st.floats(0, 1), st.integers(0, 99))
+def test_a_tossed_cohort_is_some_of_the_candidates_in_their_order(names, rate, seed):
+    cohort = toss(names, rate, words(seed))
+    assert cohort == [name for name in names if name in cohort]
+    assert cohort == toss(names, rate, words(seed))
+
+
+def test_a_coin_comes_up_at_its_rate_and_these_tests_can_tell_another():
+    names, rounds = [str(n) for n in range(500)], 40
+    source = words(3)
+    sizes = np.array([len(toss(names, 0.3, source)) for _ in range(rounds)])
+    seen, tossed = int(sizes.sum()), rounds * len(names)
+    assert stats.binomtest(seen, tossed, 0.3).pvalue > 1e-4
+    assert stats.binomtest(seen, tossed, 0.3 * 1.1).pvalue < 1e-4
+    # Sizes vary as a binomial's do: a cohort of fixed size is no Poisson cohort.
+    assert 0.5 < sizes.var(ddof=1) / (500 * 0.3 * 0.7) < 2.0
+
+
+def test_coins_are_independent_of_one_another_and_of_those_before():
+    source = words(5)
+    tossed = np.array([[name in set(toss("ab", 0.5, source)) for name in "ab"] for _ in range(4000)])
+    joint = np.bincount(tossed @ [2, 1], minlength=4)
+    assert stats.chisquare(joint).pvalue > 1e-4
+    assert stats.chisquare(np.bincount(tossed[1:, 0] * 2 + tossed[:-1, 0], minlength=4)).pvalue > 1e-4
+
+
+def test_a_coin_never_comes_up_more_often_than_its_rate():
+    edge = int(0.3 * 2.0**64)
+    assert toss("abc", 0.3, lambda _: np.array([edge - 1, edge, 2**64 - 1], np.uint64)) == ["a"]
+
+
+def test_an_empty_cohort_is_a_cohort_and_certainty_asks_everybody():
+    assert toss("abc", 1e-30, os_noise().words) == []
+    assert toss([], 0.5, os_noise().words) == []
+    assert toss("abc", 0.0, words()) == []
+    assert toss("abc", 1.0, words()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, np.nan])
+def test_a_rate_that_is_no_probability_is_a_wrong_call(rate):
+    with pytest.raises(ValueError, match="rate"):
+        toss("abc", rate, words())

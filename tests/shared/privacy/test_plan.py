@@ -12,6 +12,7 @@ from shared.errors import PlanError
 from shared.privacy import accounting
 from shared.privacy.calibration import make_plan, plan_from_dict
 from shared.privacy.plan import (
+    ETA,
     RELEASES,
     Mechanism,
     PrivacyPlan,
@@ -186,6 +187,14 @@ def test_central_noise_gives_no_claim_against_the_server():
     assert got.largest == got.recipients <= 8.0
 
 
+def test_the_printed_claim_includes_what_integer_arithmetic_may_add():
+    plan = a_plan()
+    rho, delta = plan.claimed(plan.full()), plan.delta
+    assert claims(plan).everyone == accounting.epsilon_by_pld(rho, delta * math.exp(-ETA)) + 2 * ETA
+    assert claims(plan).everyone > accounting.epsilon_exact(rho, delta) + 2 * ETA
+    assert epsilon_by_kind(plan)["update"] > accounting.epsilon_exact(40 * plan.update.claimed_rho, delta) + 2 * ETA
+
+
 def test_local_noise_needs_nobody_else():
     got = claims(a_plan(trust="local"))
     assert got.if_others_collude == got.everyone <= 8.0
@@ -222,6 +231,84 @@ def test_a_kind_that_is_not_planned_costs_nothing():
     assert claims(plan, {"statistics": 1}).everyone == math.inf  # it has no noise
 
 
+# --- cohorts drawn by coins: a second claim under trust central, and no noise saved
+
+POISSON = {"trust": "central", "sampling": 0.3, "smallest_cohort": 0}
+
+
+def test_coins_add_a_claim_and_change_no_noise():
+    drawn, fixed = a_plan(**POISSON), a_plan(trust="central")
+    assert [drawn.mechanism(kind) for kind in RELEASES] == [fixed.mechanism(kind) for kind in RELEASES]
+    assert replace(claims(drawn), recipients_amplified=None) == claims(fixed)
+    assert 1.5 < claims(drawn).recipients_amplified < 2.5 < claims(drawn).recipients <= 8.0
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central", "local"])
+def test_without_coins_nothing_is_claimed_from_chance(trust):
+    assert claims(a_plan(trust=trust)).recipients_amplified is None
+
+
+def test_the_amplified_claim_counts_every_exchange_of_every_kind():
+    plan = a_plan(**POISSON)
+
+    def amplified(**exchanges):
+        return claims(plan, {"update": 1}, exchanges).recipients_amplified
+
+    everything = claims(plan).recipients_amplified
+    assert amplified(update=40, measurement=8, statistics=1) == everything  # whoever was drawn how often
+    assert amplified(update=40) < amplified(update=40, measurement=8) < everything
+    assert amplified(update=41, measurement=8, statistics=1) > everything  # an exchange that was repeated
+    assert amplified() == 0.0
+    events = tuple(accounting.Sampled(plan.mechanism(k).claimed_multiplier, 0.3, plan.full()[k]) for k in RELEASES)
+    assert everything == accounting.epsilon_sampled(events, 1e-5 * math.exp(-ETA)) + 2 * ETA
+
+
+def test_the_rarer_a_client_is_drawn_the_less_is_left():
+    left = [claims(a_plan(**POISSON | {"sampling": rate})).recipients_amplified for rate in (0.01, 0.1, 0.5, 0.99)]
+    assert left == sorted(left)
+    assert left[0] < 0.2
+    assert left[-1] < 8.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"trust": "distributed", "smallest_cohort": 849},
+            "needs privacy.trust 'central', not 'distributed'",
+        ),
+        ({"trust": "local", "smallest_cohort": 849}, "needs privacy.trust 'central', not 'local'"),
+        ({"sampling": 0.0}, "sampling rate 0.0 must be above 0 and below 1"),
+        ({"sampling": 1.0}, "sampling rate 1.0 must be above 0 and below 1"),
+        ({"sampling": math.nan}, "sampling rate nan must be above 0 and below 1"),
+        ({"smallest_cohort": 1}, "a round that is aborted for its size tells who was drawn: write cohort.smallest = 0"),
+        ({"update_participations": 39}, '39 participations in 40 rounds: .* write privacy.participations = "rounds"'),
+        ({"sampling": None}, "smallest cohort 0 must lie between 1 and the population 943"),
+    ],
+)
+def test_what_would_void_the_claim_from_coins_is_refused(changes, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        a_plan(**POISSON | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sampling": 2.0}, "sampling rate 2.0"),
+        ({"sampling": "0.3"}, "plan.sampling '0.3' must be a finite number"),
+        ({"sampling": -0.3}, "plan.sampling '-0.3' must be a finite number"),
+        ({"trust": "local", "smallest_cohort": 9}, "'poisson' needs privacy.trust 'central'"),
+        ({"rounds": 50}, "40 participations in 50 rounds"),
+        ({"smallest_cohort": 5}, "write cohort.smallest = 0"),
+    ],
+)
+def test_a_client_refuses_a_plan_whose_claim_from_coins_is_void(changes, sentence):
+    plan = as_json(a_plan(**POISSON))
+    assert plan_from_dict(plan) == a_plan(**POISSON)
+    with pytest.raises(PlanError, match=sentence):
+        plan_from_dict(plan | changes)
+
+
 # --- refusals
 
 
@@ -230,9 +317,9 @@ def test_a_kind_that_is_not_planned_costs_nothing():
     [
         ({"unit": "interaction"}, "privacy.unit 'interaction' needs privacy.trust 'local'"),
         ({"unit": "interaction", "trust": "central"}, "privacy.unit 'interaction' needs privacy.trust 'local'"),
-        ({"epsilon": 0.0}, r"privacy.epsilon 0.0 must be above 0"),
-        ({"epsilon": -1.0}, r"privacy.epsilon -1.0 must be above 0"),
-        ({"epsilon": math.nan}, "privacy.epsilon nan must be above 0"),
+        ({"epsilon": 0.0}, "privacy.epsilon 0.0 must lie between 0.001 and 100"),
+        ({"epsilon": -1.0}, "privacy.epsilon -1.0 must lie between 0.001 and 100"),
+        ({"epsilon": math.nan}, "privacy.epsilon nan must lie between 0.001 and 100"),
         ({"epsilon": 9890.0}, 'larger protects nobody: write epsilon = "none"'),
         ({"delta": 0.0}, "privacy.delta 0.0 must lie between"),
         ({"delta": 1.0}, "privacy.delta 1.0 must lie between"),
@@ -248,7 +335,10 @@ def test_a_kind_that_is_not_planned_costs_nothing():
         ({"smallest_cohort": 0}, "smallest cohort 0 must lie between 1 and the population 943"),
         ({"smallest_cohort": 944}, "smallest cohort 944 must lie between 1 and the population 943"),
         ({"update_participations": 0}, "privacy.participations 0 must be at least 1"),
-        ({"measurement_participations": -1}, "-1 measurements"),
+        (
+            {"measurement_participations": -1},
+            "target.measurement_participations '-1' must be a whole number",
+        ),
         ({"local_steps": 0}, "0 local steps"),
         ({"shares": {"update": 1.1, "measurement": -0.1, "statistics": 0.0}}, "must not be negative and must sum to 1"),
         ({"shares": {"update": 0.5, "measurement": 0.1, "statistics": 0.1}}, "must not be negative and must sum to 1"),
@@ -265,9 +355,15 @@ def test_a_kind_that_is_not_planned_costs_nothing():
             "one statistics release alone would cost epsilon above 50",
         ),
         (
-            {"population": 10**6, "smallest_cohort": 1, "delta": 1e-7},
+            {"population": 10**6, "smallest_cohort": 2, "delta": 1e-7},
             "1000000 units of 32768 grid steps and their noise overflow 32 bits",
         ),
+        ({"smallest_cohort": 1}, "a smallest cohort of 1 of which a share of 0.1 may collude leaves one honest client"),
+        (
+            {"collusion": 0.999},
+            "of 849 of which a share of 0.999 may collude leaves one honest client",
+        ),
+        ({"update_dimension": 200_000_000}, "200000000 parameters over all releases make 9.8e.09 noisy numbers"),
         ({"users": 70_000}, "update: 70000 units of 32768 grid steps and their noise overflow 32 bits"),
         (
             {
@@ -288,6 +384,44 @@ def test_a_promise_that_cannot_be_kept_is_refused_with_a_sentence(changes, sente
         a_plan(**changes)
 
 
+WHOLE = [f.name for f in fields(Target) if f.type == "int"]
+REAL = [f.name for f in fields(Target) if f.type in {"float", "float | None"}]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1, 1.5, True, "1", None])
+@pytest.mark.parametrize("field", WHOLE)
+def test_what_is_counted_is_a_whole_number(field, value):
+    with pytest.raises(PlanError, match=f"target.{field} '.*' must be a whole number, not negative"):
+        a_plan(**{field: value})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", REAL)
+def test_what_is_measured_is_a_finite_number(field, value):
+    trust = "central" if field == "sampling" else "distributed"
+    with pytest.raises(PlanError):
+        a_plan(**{"trust": trust, "smallest_cohort": 849 if trust == "distributed" else 0, field: value})
+
+
+@pytest.mark.parametrize("field", ["population", "rounds", "smallest_cohort", "update_participations", "local_steps"])
+def test_nothing_of_what_there_must_be_may_be_none_at_all(field):
+    with pytest.raises(PlanError, match=r"\b0 "):
+        a_plan(**{field: 0} | ({"smallest_cohort": 0} if field == "population" else {}))
+
+
+@pytest.mark.parametrize("epsilon", [50.1, 989.0, 9890.0])
+def test_a_round_worth_an_epsilon_that_protects_nobody_is_refused(epsilon):
+    """Seen in a framework's default: noise worth epsilon 9,890 a round, accepted without a word."""
+    low, high = 1e-6, 1e9
+    for _ in range(200):
+        rho = (low + high) / 2
+        low, high = (rho, high) if accounting.epsilon_by_zcdp(rho, 1e-5) < epsilon else (low, rho)
+    plan = as_json(a_plan(update_participations=1))
+    plan["update"]["noise_multiplier"] = accounting.noise_multiplier_for(high)
+    with pytest.raises(PlanError, match="one update release alone would cost epsilon above 50"):
+        plan_from_dict(plan)
+
+
 def test_without_epsilon_any_delta_and_shares_will_do():
     assert a_plan(epsilon=None, delta=0.5, shares={"update": 0.0, "measurement": 1.0, "statistics": 0.0})
 
@@ -298,7 +432,7 @@ def test_without_epsilon_any_delta_and_shares_will_do():
 @pytest.mark.parametrize("field", [f.name for f in fields(PrivacyPlan)])
 def test_the_digest_changes_with_every_field(field):
     plan = a_plan()
-    other = {"kind": "deployment", "unit": "interaction", "trust": "central", "epsilon": None}
+    other = {"kind": "deployment", "unit": "interaction", "trust": "central", "epsilon": None, "sampling": 0.3}
     if field in RELEASES:
         for part in fields(Mechanism):
             mechanism = plan.mechanism(field)

@@ -1,0 +1,111 @@
+"""What a client's users contribute to a task: rows of real numbers, one a unit, before they are clipped and noised.
+
+Private throughout: the only reader is :func:`client.release.release`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.measuring import lists, measurement_rows, popularity_rows
+from client.units import as_units
+from shared.catalogue import Catalogue
+from shared.encoder.spec import bucket_of
+from shared.history import History
+from shared.privacy.noise import NoiseSource
+from shared.protocol import MeasureTask, StatisticsTask, Task, TrainTask
+
+
+@dataclass(frozen=True)
+class People:
+    """Whose behaviour, and the public and random things that go with it.
+
+    Attributes:
+        users: client -> its users' names.
+        histories: client -> one history a user, as far as consent lets them be used.
+        catalogue: public.
+        rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
+        noise: client -> source of the noise inside local steps (trust local).
+    """
+
+    users: Callable[[str], Sequence[str]]
+    histories: Callable[[str], Sequence[History]]
+    catalogue: Catalogue
+    rng: Callable[[str, int], np.random.Generator]
+    noise: Callable[[str], NoiseSource]
+
+
+def contributions(
+    people: People, clients: Sequence[str], task: Task, *, private: bool
+) -> Iterator[NDArray[np.floating]]:
+    """The unclipped rows of the clients' users, in order, in chunks.
+
+    Args:
+        people: their behaviour.
+        clients: whose.
+        task: what for.
+        private: the rows are to be private already (updates under trust local); one a client.
+    """
+    if private and isinstance(task, TrainTask):
+        for client in clients:
+            yield _private_update(people, client, task)[None]
+        return
+    users = [user for client in clients for user in people.users(client)]
+    histories = [history for client in clients for history in people.histories(client)]
+    bucket = bucket_of(people.catalogue.ids, task.header.encoder.buckets)
+    if isinstance(task, StatisticsTask):
+        yield popularity_rows(histories, bucket, task.header.encoder.buckets)
+    elif isinstance(task, TrainTask):
+        yield from _updates(people, task, users, histories, bucket)
+    else:
+        yield from _measurements(people, task, users, histories, bucket)
+
+
+def _updates(
+    people: People, task: TrainTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
+) -> Iterator[NDArray[np.floating]]:
+    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
+    from client.training import fit  # noqa: PLC0415 - as above
+
+    rngs = [people.rng(user, task.header.round) for user in users]
+    items = Items(dict(people.catalogue.groups), bucket, task.prior)
+    yield from fit(task.header.encoder, task.parameters, items, task.policy, task.training, histories, rngs)
+
+
+def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.floating]:
+    from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
+    from client.training import fit_locally_private  # noqa: PLC0415 - as above
+
+    header = task.header
+    rngs = [people.rng(user, header.round) for user in people.users(client)]
+    histories, rngs = as_units(header.plan.unit, people.histories(client), rngs)
+    mechanism = header.plan.update
+    return fit_locally_private(
+        header.encoder,
+        task.parameters,
+        Items(dict(people.catalogue.groups), bucket_of(people.catalogue.ids, header.encoder.buckets), task.prior),
+        task.policy,
+        task.training,
+        histories,
+        rngs,
+        clip=mechanism.clip,
+        noise_multiplier=mechanism.noise_multiplier,
+        noise=people.noise(client),
+    )
+
+
+def _measurements(
+    people: People, task: MeasureTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
+) -> Iterator[NDArray[np.floating]]:
+    encoder, policy = task.header.encoder, task.policy
+    rngs = [people.rng(user, -task.header.round) for user in users]
+    groups = dict(people.catalogue.groups)
+    start = 0
+    for ranked in lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, rngs):
+        part = histories[start : start + len(ranked)]
+        start += len(ranked)
+        yield measurement_rows(ranked, part, bucket, encoder.buckets, policy.k)

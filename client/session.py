@@ -1,0 +1,138 @@
+"""A client's part in secure aggregation: the steps around the upload, and the mask on what :func:`release` sealed.
+
+A seat is kept from one message to the next, and given up for good at the first thing that is not as it should be; a
+client that lost its seat (a restart, a crash) has dropped out of that session. Nothing of its user is in a seat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from shared.errors import ProtocolError
+from shared.secagg import client
+from shared.secagg.masks import Words
+from shared.secagg.messages import NO_REGISTRATION
+from shared.secagg.shamir import Entropy
+from shared.sessions import Invitation, blob, session_of
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One client's place in one session.
+
+    Attributes:
+        member: what the protocol remembers.
+        task: digest of the task that the session is for, hex; no other is answered in it.
+    """
+
+    member: client.Member
+    task: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client signs with in sessions, and whom it trusts to know the others.
+
+    Attributes:
+        identity: its registered key.
+        registration: an independent registrar's signature over it, if it has one.
+        registrar: key whose signature all members must carry, from consent; None = not asked for.
+    """
+
+    identity: Ed25519PrivateKey
+    registration: bytes | None = None
+    registrar: bytes | None = None
+
+
+def join(digest: str, invitation: Invitation, credentials: Credentials, entropy: Entropy) -> tuple[Seat, bytes]:
+    """Step 1: take a seat in the session that the invitation's digest names. Nothing is charged before the upload."""
+    plan = invitation.header.plan
+    registration = credentials.registration or NO_REGISTRATION
+    smallest, colluders = plan.smallest_cohort, plan.smallest_cohort - plan.honest
+    session = bytes.fromhex(digest)
+    member, advert = client.join(session, smallest, colluders, credentials.identity, entropy, registration)
+    return Seat(member, invitation.task), advert.pack()
+
+
+def deal(record: RecordDict, seat: Seat, credentials: Credentials, entropy: Entropy) -> tuple[Seat, bytes]:
+    """Step 2: on the roster, deal shares.
+
+    Raises:
+        ProtocolError: see :func:`shared.secagg.client.deal`; another session than the seat's.
+    """
+    _check(record, seat)
+    member, deals = client.deal(
+        seat.member, blob(record, "roster"), credentials.identity, entropy, credentials.registrar
+    )
+    return replace(seat, member=member), deals.pack()
+
+
+def ready(record: RecordDict, seat: Seat | None, task: str) -> None:
+    """Before the gate: whether a task can be answered in a session at all, so that nobody pays for one that cannot.
+
+    Raises:
+        ProtocolError: no seat, one of another task or session, or one that has uploaded already.
+    """
+    if seat is None:
+        raise ProtocolError("secagg: a task of a plan that needs secure aggregation, outside of any session")
+    _check(record, seat)
+    if seat.task != task or seat.member.phase != client.DEALT:
+        raise ProtocolError("secagg: another task than the session is for, or one that was answered in it")
+
+
+def mask(record: RecordDict, seat: Seat, sealed: NDArray[np.int32]) -> tuple[Seat, Words]:
+    """Step 3: mask what was sealed and paid for.
+
+    Raises:
+        ProtocolError: see :func:`shared.secagg.client.mask`.
+    """
+    member, words = client.mask(seat.member, blob(record, "graph"), blob(record, "boxes"), sealed)
+    return replace(seat, member=member), words
+
+
+def agree(record: RecordDict, seat: Seat, credentials: Credentials) -> tuple[Seat, bytes]:
+    """Step 4: sign the set of survivors.
+
+    Raises:
+        ProtocolError: see :func:`shared.secagg.client.agree`.
+    """
+    _check(record, seat)
+    member, signature = client.agree(seat.member, blob(record, "survivors"), credentials.identity)
+    return replace(seat, member=member), signature
+
+
+def reveal(record: RecordDict, seat: Seat) -> bytes:
+    """Step 5: reveal one share of each secret held; the seat is given up with it.
+
+    Raises:
+        ProtocolError: see :func:`shared.secagg.client.reveal`.
+    """
+    _check(record, seat)
+    return client.reveal(seat.member, blob(record, "signatures")).pack()
+
+
+def seat_record(seat: Seat) -> ConfigRecord:
+    """A seat as Flower keeps it between two messages, on this side."""
+    values = {field.name: getattr(seat.member, field.name) for field in fields(seat.member)}
+    kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return ConfigRecord({**kept, "task": seat.task})
+
+
+def seat_of(record: ConfigRecord) -> Seat:
+    """The inverse of :func:`seat_record`."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    task = values.pop("task")
+    return Seat(client.Member(**values), task)
+
+
+def _check(record: RecordDict, seat: Seat) -> None:
+    if session_of(record) != seat.member.session:
+        raise ProtocolError("secagg: a message of another session than the one this client sits in")

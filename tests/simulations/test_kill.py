@@ -1,0 +1,266 @@
+"""kill -9 at every durable step of a run, and a power cut in the middle of it; then ``resume``.
+
+A child process runs a whole tiny simulation and is killed at the n-th sync or rename: before it (a process dies: the
+bytes are there), torn (the power fails: half of what was not synced is lost), or after it. Another child resumes. For
+every n the ledgers must show: nothing free, nothing released twice for one payment, everything charged, and the run
+goes on. Children are forked from this process, which has loaded what is slow to load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import simulations.run
+from server.checkpoint import load_state
+from shared.privacy.ledger import read_ledger
+from shared.privacy.plan import RELEASES, claims
+from simulations.config import resolve
+from simulations.engine import InProcessGrid
+from simulations.model import model_of, read_model, write_model
+from simulations.run import CHECKPOINT, CLIENT_LEDGER, SERVER_LEDGER, Screen, new_run, resume_run
+
+MODES = ("before", "torn", "after")
+LAST = (SERVER_LEDGER, CLIENT_LEDGER, CHECKPOINT, "best.safetensors", "model.safetensors")
+SILENT = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
+SETS = ["rounds=2", "model.text_encoder=none", "model.rank=2", "policy.measure_every=1", "training.context=4"]
+SETS += ["training.targets=2", "training.negatives=4", "privacy.delta=1e-3", "policy.k=10", "policy.depth=12"]
+SETS += ["cohort.deadline=20"]
+
+
+@dataclass
+class Fault:
+    """Counts the durable steps of a process and kills it at one; steps of files outside ``folder`` are not counted."""
+
+    folder: Path
+    kill_at: int = 0
+    mode: str = "before"
+    names: list[str] = field(default_factory=list)
+    synced: dict[int, int] = field(default_factory=dict)
+
+    def install(self) -> None:
+        self.fsync, self.replace = os.fsync, os.replace
+        os.fsync, os.replace = self._fsync, self._replace
+
+    def _fsync(self, handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        if not path.is_relative_to(self.folder):
+            return
+        status = os.fstat(handle)
+        before = 0 if path.is_dir() else min(self.synced.get(status.st_ino, 0), status.st_size)
+        if self._due(f"sync {path.name}") and self.mode == "torn" and not path.is_dir():
+            os.truncate(path, before + (status.st_size - before) // 2)
+        self._die(unless="after")
+        # What is killed needs no real sync: the page cache outlives a process.
+        self.synced[status.st_ino] = status.st_size
+        self._die()
+
+    def _replace(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
+        due = Path(new).is_relative_to(self.folder)
+        if due:
+            self._due(f"rename {Path(new).name}")
+            self._die(unless="after")
+            self.synced.pop(os.stat(old).st_ino, None)  # noqa: PTH116 - beside os.replace
+        self.replace(old, new)
+        if due:
+            self._die()
+
+    def _due(self, name: str) -> bool:
+        self.names.append(name)
+        return len(self.names) == self.kill_at
+
+    def _die(self, *, unless: str = "") -> None:
+        if len(self.names) == self.kill_at and self.mode != unless:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WatchedGrid(InProcessGrid):
+    """Notes what leaves the clients, as an observer of the network would; the note outlives the process."""
+
+    log: Path
+
+    def pull_messages(self, message_ids):
+        replies = list(super().pull_messages(message_ids))
+        with self.log.open("a", encoding="utf-8") as file:
+            for reply in replies:
+                for name in ("sealed", "masked"):
+                    if not reply.has_error() and name in reply.content:
+                        vector = reply.content[name]["vector"].numpy()
+                        client = self._clients[reply.metadata.src_node_id]
+                        file.write(json.dumps([client, name, hashlib.sha256(vector.tobytes()).hexdigest()]) + "\n")
+        return replies
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    return Walk(tmp_path_factory.mktemp("kill"))
+
+
+class Walk:
+    """The tiny simulation, and its runs in child processes."""
+
+    def __init__(self, root: Path) -> None:
+        import torch  # noqa: F401 - children inherit what is loaded here
+        from opacus import GradSampleModule  # noqa: F401 - as above
+
+        import client.training  # noqa: F401 - as above
+
+        self.root, self.data = root, root / "data"
+        self.data.mkdir()
+        items = ["id,title,text", *(f"i{n},thing {n},a thing of kind {n % 3}" for n in range(12))]
+        rows = ["user,item,time"]
+        rows += [f"u{u},i{(u + 2 * n) % 12},{1000 * n + u}" for u in range(6) for n in range(6)]
+        (self.data / "items.csv").write_text("\n".join(items) + "\n")
+        (self.data / "interactions.csv").write_text("\n".join(rows) + "\n")
+        self.worlds: dict[str, object] = {}
+
+    def config(self, *sets: str):
+        return resolve("synthetic", sets=[*SETS, *sets], seed=None, data=self.data)
+
+    def run(self, folder: Path, *sets: str, fault: Fault | None = None) -> int:
+        """A whole run in a child; its exit code, -9 when it was killed."""
+        config = self.config(*sets)
+        return self.child(folder, fault, lambda: new_run(config, folder, cache=self.root, source=None, screen=SILENT))
+
+    def resume(self, folder: Path, fault: Fault | None = None) -> int:
+        return self.child(folder, fault, lambda: resume_run(folder, cache=self.root, source=None, screen=SILENT))
+
+    def child(self, folder: Path, fault: Fault | None, body) -> int:
+        import torch
+
+        pid = os.fork()
+        if pid:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = 1
+        try:
+            torch.set_num_threads(1)  # the threads of the parent's pool are not here
+            WatchedGrid.log = folder.parent / "wire.jsonl"
+            simulations.run.InProcessGrid = WatchedGrid
+            simulations.run.finish = quick_finish
+            (fault or Fault(folder)).install()
+            body()
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child must not go on as pytest
+            (folder.parent / "error.txt").write_text(traceback.format_exc())
+        finally:
+            if fault is not None:
+                (folder.parent / "steps.json").write_text(json.dumps(fault.names))
+            os._exit(code)
+
+    def steps(self, *sets: str) -> list[str]:
+        """Names of the durable steps of an unbroken run, in order."""
+        folder = self.root / f"count{len(list(self.root.iterdir()))}" / "run"
+        folder.parent.mkdir()
+        assert self.run(folder, *sets, fault=Fault(folder)) == 0, (folder.parent / "error.txt").read_text()
+        return json.loads((folder.parent / "steps.json").read_text())
+
+
+def quick_finish(config, folder, world, job, ending, *, loading_seconds):
+    """The end without its yardsticks and charts: the model, the spend, and the mark that the run has ended."""
+    write_model(folder / "model.safetensors", job, model_of(ending.model), world)
+    summary = {"stopped": ending.stopped, "rounds_done": ending.rounds_done, "model": ending.to_dict()}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    (folder / "report.html").write_text("ended")
+
+
+def events(path: Path) -> list[dict]:
+    return [line.event for line in read_ledger(path)]
+
+
+def of(kind: str, lines: list[dict]) -> list[dict]:
+    return [event for event in lines if event["type"] == kind]
+
+
+def release(event: dict) -> tuple[int, int, str]:
+    return event["round"], event["attempt"], event["release"]
+
+
+def check_payments(folder: Path) -> None:
+    """Nothing free, nothing twice for one payment, and each ledger's word fits the other's."""
+    server, clients = events(folder / SERVER_LEDGER), events(folder / CLIENT_LEDGER)
+    asked = Counter((client, *release(event)) for event in of("intent", server) for client in event["cohort"])
+    paid = Counter((event["client"], *release(event)) for event in of("intent", clients))
+    assert max(asked.values()) == max(paid.values()) == 1  # a retry is another attempt, with its own charge
+    assert set(paid) <= set(asked)
+    seen: set[tuple] = set()
+    answered: set[tuple] = set()
+    for event in clients:
+        if event["type"] == "intent":
+            seen.add((event["client"], *release(event)))
+        if event["type"] == "result":
+            what = (event["client"], *release(event))
+            assert what in seen, "a result without an intent before it"
+            assert what not in answered, "two results for one intent"
+            answered.add(what)
+    sealed = [event["sealed"] for event in of("result", clients)]
+    assert len(sealed) == len(set(sealed)), "noise was used twice"
+    for event in of("result", server):
+        names = {client for group in event["receipts"] for client in group["clients"]}
+        assert {(client, *release(event)) for client in names} <= answered
+
+
+def check_wire(folder: Path, *, seeded: bool) -> None:
+    """What left the clients, whichever process: paid for and written down before, and no vector twice."""
+    results = {(event["client"], event["sealed"]) for event in of("result", events(folder / CLIENT_LEDGER))}
+    log = folder.parent / "wire.jsonl"
+    left = [tuple(json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+    assert {(client, digest) for client, kind, digest in left if kind == "sealed"} <= results
+    if not seeded:  # a seeded simulation repeats the same bytes, which tell nobody anything new
+        assert len(left) == len(set(left))
+        assert len(left) <= len(of("intent", events(folder / CLIENT_LEDGER)))
+
+
+def check_budget(folder: Path, job) -> None:
+    """The spend that is reported is what the server's ledger says, retries included, and inside the plan."""
+    state = load_state(folder / CHECKPOINT)
+    charged = Counter(
+        (client, event["release"])
+        for event in of("intent", events(folder / SERVER_LEDGER))
+        for client in event["cohort"]
+    )
+    assert {(c, kind): n for c, kinds in state.used.items() for kind, n in kinds.items()} == charged
+    for kind in RELEASES:
+        assert max((n for (_, k), n in charged.items() if k == kind), default=0) <= job.plan.full()[kind]
+    most = {kind: max((n for (_, k), n in charged.items() if k == kind), default=0) for kind in RELEASES}
+    assert claims(job.plan, most).largest <= job.plan.epsilon
+
+
+def check_end(folder: Path) -> dict:
+    """The run came to its end, its rows are whole, and its model can be read."""
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["stopped"] in {"finished", "budget exhausted"}
+    rows = [json.loads(line)["round"] for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    assert rows == list(range(1, summary["rounds_done"] + 1))
+    assert read_model(folder / "model.safetensors").policy.frozen
+    return summary
+
+
+def kept(before: bytes, after: bytes) -> bool:
+    """Whether a ledger still begins with all the whole lines that it had."""
+    return after.startswith(before[: before.rfind(b"\n") + 1])
+
+
+class Killed:
+    """One run killed at one step: what was on disk then, and whether it can be resumed."""
+
+    def __init__(self, walk: Walk, step: int, mode: str, *sets: str) -> None:
+        self.folder = walk.root / f"{step}{mode}{len(list(walk.root.iterdir()))}" / "run"
+        self.folder.parent.mkdir()
+        code = walk.run(self.folder, *sets, fault=Fault(self.folder, step, mode))
+        assert code == -signal.SIGKILL, (code, self.error())
+        self.ledgers = {
+            name: path.read_bytes() if (path := self.folder / name).exists() else b""
+            for name in (SERVER_LEDGER, CLIENT_LEDGER)
+        }
+
+    def error(self) -> str:
+        path = self.folder.parent / "error.txt"
+        return path.read_text() if path.exists() else ""
