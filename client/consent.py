@@ -58,7 +58,7 @@ class Consent(Section):
         1.0, gt=0, le=1e6, description="above 0, at most 1e6: largest length of one unit's contribution, its own unit"
     )
     smallest_cohort: int = Field(
-        10, ge=1, le=1_000_000_000, description="1 to 1e9: least clients in a sum, where one hides its parts"
+        10, ge=0, le=1_000_000_000, description="0 to 1e9: least clients in a sum, where one hides its parts"
     )
     unit: tuple[Unit, ...] = Field(
         ("user",), min_length=1, description='whose data a plan protects: "user", "interaction" (one event only)'
@@ -146,7 +146,7 @@ def permitted(histories: Iterable[History], behaviour: Sequence[str]) -> tuple[H
     """Histories without the kinds of behaviour that may not be used.
 
     Rows of such a kind are left out. A row is one user's whole business with one item, so what it tells of another
-    kind is blanked: dwell becomes 0, a rating becomes none.
+    kind is blanked: dwell becomes 0, a rating becomes none. How often is counted over all kinds and stays.
     """
     if set(behaviour) >= set(KINDS):
         return tuple(histories)

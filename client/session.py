@@ -6,7 +6,9 @@ client that lost its seat (a restart, a crash) has dropped out of that session. 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from shared.errors import ProtocolError
+from shared.privacy.plan import PrivacyPlan
+from shared.protocol import parse_header
 from shared.secagg import client
 from shared.secagg.masks import Words
 from shared.secagg.messages import NO_REGISTRATION
@@ -54,7 +58,7 @@ def join(digest: str, invitation: Invitation, credentials: Credentials, entropy:
     """Step 1: take a seat in the session that the invitation's digest names. Nothing is charged before the upload."""
     plan = invitation.header.plan
     registration = credentials.registration or NO_REGISTRATION
-    smallest, colluders = plan.smallest_cohort, plan.smallest_cohort - plan.honest
+    smallest, colluders = _sizes(plan)
     session = bytes.fromhex(digest)
     member, advert = client.join(session, smallest, colluders, credentials.identity, entropy, registration)
     return Seat(member, invitation.task), advert.pack()
@@ -77,13 +81,16 @@ def ready(record: RecordDict, seat: Seat | None, task: str) -> None:
     """Before the gate: whether a task can be answered in a session at all, so that nobody pays for one that cannot.
 
     Raises:
-        ProtocolError: no seat, one of another task or session, or one that has uploaded already.
+        ProtocolError: no seat, one of another task or session, one that has uploaded already, or one in a session whose
+            terms are not those of the task's plan.
     """
     if seat is None:
         raise ProtocolError("secagg: a task of a plan that needs secure aggregation, outside of any session")
     _check(record, seat)
     if seat.task != task or seat.member.phase != client.DEALT:
         raise ProtocolError("secagg: another task than the session is for, or one that was answered in it")
+    if (seat.member.smallest, seat.member.colluders) != _terms(str(record.config_records["task"]["json"])):
+        raise ProtocolError("secagg: a task whose plan is not the one that the invitation named")
 
 
 def mask(record: RecordDict, seat: Seat, sealed: NDArray[np.int32]) -> tuple[Seat, Words]:
@@ -131,6 +138,21 @@ def seat_of(record: ConfigRecord) -> Seat:
     }
     task = values.pop("task")
     return Seat(client.Member(**values), task)
+
+
+@lru_cache(maxsize=1)
+def _terms(task: str) -> tuple[int, int]:
+    """What the task's plan asks of a session: smallest cohort, colluders. Cached: a process's clients share one task.
+
+    The digest alone would let an invitation name another plan: noise sized for a large cohort, in a small session.
+    """
+    plan = parse_header(json.loads(task)["header"]).plan
+    return _sizes(plan)
+
+
+def _sizes(plan: PrivacyPlan) -> tuple[int, int]:
+    """Smallest and colluders of a session; a plan whose cohorts may be empty has none then."""
+    return max(1, plan.smallest_cohort), plan.colluders
 
 
 def _check(record: RecordDict, seat: Seat) -> None:

@@ -43,9 +43,13 @@ CONFIG_TAIL: Final = """\
 Each is refused before anything starts, with a sentence that names the key:
 
 - `privacy.delta` must be below 1/users: at 1/users, publishing one whole history would pass as private.
-- `privacy.epsilon` above 100, or one single release worth more than epsilon 50, protects nobody and is refused; whoever
-  wants no privacy writes `privacy.epsilon = "none"`, and every output says so.
+- `privacy.epsilon` lies between 0.001 and 100; more, or one release worth more than epsilon 50, protects nobody. To
+  run without privacy, write `privacy.epsilon = "none"`: every output says so.
 - `privacy.unit = "interaction"` needs `privacy.trust = "local"`.
+- `privacy.trust = "distributed"` needs two honest clients or more in the smallest cohort, after `privacy.collusion`.
+- `cohort.sampling = "poisson"` needs `privacy.trust = "central"`, `privacy.participations = "rounds"`,
+  `cohort.smallest = 0` and a `cohort.size` below the number of clients; [privacy](privacy.md#cohorts-drawn-by-coins)
+  says why.
 - `privacy.measurement_share = 0` is refused while measurements are scheduled: they would leave without noise.
 - `privacy.measurement_share + privacy.statistics_share` must leave something for updates: at most 1 together.
 - `privacy.participations = "rounds"` means: as often as the schedule asks a client, `ceil(rounds * cohort / clients)`.

@@ -15,7 +15,8 @@ import numpy as np
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.coordinator import Desk, run_rounds
+from server.coordinator import run_rounds
+from server.desk import Desk
 from server.folder import read_service, wait_for_nodes
 from server.job import initial_state, make_job
 from server.rows import Row

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -23,8 +23,9 @@ from shared.files import write_atomically
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
 from shared.policy.rules import RulesState, Seen, state_from_dict, state_to_dict
 from shared.privacy.ledger import Receipt
-from shared.privacy.plan import Release
+from shared.privacy.plan import RELEASES, Claims, PrivacyPlan, Release, claims
 
+Stopped = Literal["finished", "budget exhausted", "no quorum"]
 Used = dict[str, dict[Release, int]]  # client -> kind -> intents that the server knows of
 
 
@@ -61,7 +62,10 @@ class State:
         updates: client updates that went into the model.
         ledgers: lines of each ledger at this point, by name.
         receipts: the last one of each client.
+        stopped: why the run has ended, as the ledger says; None = it goes on.
         best: the round to keep if the run ends early; None = nothing was measured yet.
+        exchanges: cohorts drawn so far, by kind of release.
+        aborted: exchanges of which nothing came, or of which nobody knows what came.
     """
 
     round: int
@@ -75,7 +79,10 @@ class State:
     updates: int = 0
     ledgers: dict[str, int] = field(default_factory=dict)
     receipts: Mapping[str, Receipt] = field(default_factory=dict)
+    stopped: Stopped | None = None
     best: Best | None = None
+    exchanges: Mapping[Release, int] = field(default_factory=dict)
+    aborted: int = 0
 
 
 def save_state(state: State, path: Path) -> None:
@@ -94,7 +101,10 @@ def save_state(state: State, path: Path) -> None:
         "updates": state.updates,
         "ledgers": state.ledgers,
         "receipts": grouped(state.receipts),
+        "stopped": state.stopped,
         "best": _best_to_dict(state.best),
+        "exchanges": dict(state.exchanges),
+        "aborted": state.aborted,
     }
     arrays = {
         "parameters": state.parameters,
@@ -127,7 +137,10 @@ def load_state(path: Path) -> State:
             updates=public["updates"],
             ledgers=public["ledgers"],
             receipts=ungrouped(public["receipts"]),
+            stopped=public["stopped"],
             best=_best_from_dict(public["best"]),
+            exchanges=public["exchanges"],
+            aborted=public["aborted"],
         )
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
@@ -142,7 +155,17 @@ def charge(state: State, clients: list[str], release: Release) -> State:
     for client in clients:
         kinds = used.setdefault(client, {})
         kinds[release] = kinds.get(release, 0) + 1
-    return replace(state, used=used)
+    return replace(state, used=used, exchanges={**state.exchanges, release: state.exchanges.get(release, 0) + 1})
+
+
+def claims_so_far(plan: PrivacyPlan, state: State) -> tuple[Claims, dict[Release, int]]:
+    """The printed claims for the client asked most often, and how often that was, by kind.
+
+    An aborted exchange shows that its cohort was too small for something, so nothing is amplified any more.
+    """
+    most: dict[Release, int] = {kind: max(used_by(state, kind).values(), default=0) for kind in RELEASES}
+    spent = claims(plan, most, state.exchanges)
+    return (replace(spent, recipients_amplified=None) if state.aborted else spent), most
 
 
 def used_by(state: State, release: Release) -> dict[str, int]:

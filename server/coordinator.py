@@ -7,108 +7,62 @@ the process in between, ``resume`` goes on from the last checkpoint with the sam
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Final
 
-import numpy as np
-from flwr.app import RecordDict
-from flwr.serverapp import Grid
-
 from server.aggregation import apply, log_popularity, mean_update
-from server.checkpoint import State, charge, save_state, used_by
-from server.ending import Ending, Stopped, better, conclude, keep_best
+from server.asking import ask, can_answer
+from server.checkpoint import State, Stopped, save_state
+from server.desk import Desk
+from server.ending import Ending, better, conclude, keep_best
 from server.evaluation import Measurement, estimate
-from server.exchange import Answers, Post, exchange
+from server.exchange import Answers
 from server.job import Job, measured_round
-from server.receipts import checked_receipt, with_last_receipts
-from server.rows import Row, epsilon_so_far, intent_event, result_event, traffic, write_row
-from server.secure import Session, secure_exchange
+from server.rows import epsilon_so_far, traffic, write_row
 from shared.policy.recall_policy import policy_to_dict
 from shared.policy.rules import Seen, Step, state_to_dict, step
-from shared.privacy.ledger import Ledger, Receipt
-from shared.privacy.noise import TAIL, NoiseSource, discrete_gaussian
-from shared.privacy.participation import choose, eligible
 from shared.privacy.plan import Release
-from shared.proofs import sign_task, stamp
 from shared.protocol import (
-    MESSAGE_TYPES,
     Header,
     MeasureTask,
     StatisticsTask,
-    Task,
     TrainingTerms,
     TrainTask,
-    release_of,
-    task_digest,
-    task_record,
-    vector_length,
 )
-from shared.sessions import Invitation, invitation_digest, invitation_record
 
 PATIENCE: Final = 3  # rounds in a row without a quorum before a run ends
-
-
-@dataclass(frozen=True)
-class Desk:
-    """The coordinator's hands: everything that reads, writes, draws or waits.
-
-    Attributes:
-        grid: Flower's grid.
-        ledger: the server's own.
-        folder: where ``rounds.jsonl`` and the checkpoint go.
-        noise: (round, release) -> noise that the server adds under central trust.
-        rng: (round, purpose) -> generator for cohorts and bootstraps; no privacy rests on it.
-        oracle: exact values of a measured round, in a simulation; None where nobody can know them.
-        masked: whether sums are masked; False only in a simulation that says so.
-        registered: identities that may take part in secure aggregation; None = any.
-        ledgers: counts lines of all ledgers for the checkpoint.
-        attempts: (round, release) -> tries before this process, from the ledger.
-        tell: called with every finished row.
-    """
-
-    grid: Grid
-    ledger: Ledger
-    folder: Path
-    noise: Callable[[int, Release], NoiseSource]
-    rng: Callable[[int, str], np.random.Generator]
-    oracle: Callable[[State, Measurement | None], Row | None]
-    masked: bool
-    registered: Collection[bytes] | None
-    ledgers: Callable[[], dict[str, int]]
-    attempts: Mapping[tuple[int, Release], int]
-    tell: Callable[[Row], None]
 
 
 def run_rounds(job: Job, desk: Desk, state: State) -> Ending:
     """From a state to the end of the run: finished, budget exhausted, or nobody answers.
 
-    The end is the ledger's last line. An unseeded run that is killed after it says it again when it is resumed.
+    The end is the ledger's last line, once: a run that is resumed after it rests there.
     """
     keep_best(state, desk.folder)
     if state.round < 0:
         state = popularity_round(job, desk, state)
     while (stopped := _stopped(job, state)) is None:
         state = training_round(job, desk, state)
-    ending = conclude(state, stopped, desk.folder)
-    desk.ledger.append([ending.event()], head=ending.rounds_done)
-    return ending
+    if state.stopped is None:
+        desk.ledger.append([conclude(state, stopped, desk.folder).event()], head=max(0, state.round))
+        state = _close(desk, replace(state, stopped=stopped))
+    return conclude(state, stopped, desk.folder)
 
 
 def _stopped(job: Job, state: State) -> Stopped | None:
     """Why there is no further round; None = there is one."""
+    if state.stopped is not None:
+        return state.stopped
     if state.failures >= PATIENCE:
         return "no quorum"
     if state.round >= job.config.rounds:
         return "finished"
-    return None if _can_answer(job, state, "update") else "budget exhausted"
+    return None if can_answer(job, state, "update") else "budget exhausted"
 
 
 def popularity_round(job: Job, desk: Desk, state: State) -> State:
     """Round 0: the one-off private popularity, a strong prior that costs little."""
-    if not _can_answer(job, state, "statistics"):
+    if not can_answer(job, state, "statistics"):
         # None planned; or paid for by a try that was interrupted, and lost with it.
         return replace(state, round=0)
     task = StatisticsTask(_header(job, desk, 0, "statistics"))
@@ -131,8 +85,8 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
     trained = time.monotonic() - began
     policy, measured, taken = state.policy, None, Step(state.policy, state.controller, "none", "not measured")
     measuring: Answers | None = None
-    last = number == job.config.rounds or not _can_answer(job, state, "update")
-    if answers.enough and (last or measured_round(job.config, number)) and _can_answer(job, state, "measurement"):
+    last = number == job.config.rounds or not can_answer(job, state, "update")
+    if answers.enough and (last or measured_round(job.config, number)) and can_answer(job, state, "measurement"):
         state, measured, measuring = measure(job, desk, state, number)
         state = replace(state, best=better(state.best, number, policy, _seen(measured)[0]))
         taken = decide(job, desk, state, number, measured, last=last)
@@ -169,7 +123,7 @@ def train(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Answe
     if not answers.enough:
         return state, answers
     # A public normaliser: the number of units that survivors stand for, whether or not they have a history.
-    units = len(answers.survivors) * job.users_per_client
+    units = job.counted(len(answers.survivors)) * job.users_per_client
     mean = mean_update(answers.total, job.plan.update.clip, job.plan.update.steps, units)
     parameters, optimizer = apply(
         section.server_optimizer,
@@ -191,7 +145,7 @@ def measure(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Mea
         return state, None, answers
     rng = desk.rng(number, "bootstrap")
     k = state.policy.k
-    return state, estimate(job.plan, answers.total, len(answers.survivors), k, job.items, rng), answers
+    return state, estimate(job.plan, answers.total, job.counted(len(answers.survivors)), k, job.items, rng), answers
 
 
 def decide(job: Job, desk: Desk, state: State, number: int, measured: Measurement | None, *, last: bool) -> Step:
@@ -238,78 +192,9 @@ def _seen(measured: Measurement | None) -> tuple[Seen | None, Seen | None]:
     )
 
 
-def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]:
-    """Intent to the ledger, task to a cohort, answers summed, result to the ledger."""
-    kind, header = release_of(task), task.header
-    used = used_by(state, kind)
-    candidates = eligible(job.clients, used, job.plan.mechanism(kind).participations)
-    cohort = choose(candidates, used, job.cohort_size, desk.rng(header.round, kind))
-    record = task_record(task)
-    # Under central trust the server is the one that draws noise, so its intent names the source.
-    noise = desk.noise(header.round, kind) if job.plan.trust == "central" else None
-    desk.ledger.append([intent_event(job.plan, task, task_digest(record), cohort, noise)])
-    state = charge(state, cohort, kind)
-    answers = _asked(job, desk, state, task, record, cohort)
-    if noise is not None:
-        # The server's own noise is drawn once, on the sum, before anything else looks at it.
-        drawn = discrete_gaussian(job.plan.sum_sigma(kind, len(answers.survivors)), len(answers.total), noise)
-        answers = replace(answers, total=answers.total + drawn)
-    desk.ledger.append([result_event(job.plan, task, answers)])
-    return replace(state, receipts={**state.receipts, **answers.receipts}), answers
-
-
-def _asked(job: Job, desk: Desk, state: State, task: Task, record: RecordDict, cohort: Sequence[str]) -> Answers:
-    """Under masks, unless every vector is private on its own (trust local) or a simulation idealises the sum."""
-    kind, header, signer, tip = release_of(task), task.header, desk.ledger.signer, desk.ledger.tip
-    post = Post(desk.grid, job.nodes, str(header.round), job.config.cohort.deadline)
-    tasks = with_last_receipts(sign_task(record, signer, tip), cohort, state.receipts)
-    receipt_of, smallest = partial(_receipt_of, state, header.round), job.plan.smallest_cohort
-    length, largest = vector_length(task), _largest(job, kind)
-    if job.plan.trust == "local" or not desk.masked:
-        return exchange(
-            post,
-            tasks,
-            MESSAGE_TYPES[kind],
-            receipt_of=receipt_of,
-            length=length,
-            largest=largest,
-            smallest=smallest,
-        )
-    invitation = invitation_record(Invitation(kind, header, task_digest(record)))
-    name = invitation_digest(invitation)
-    signed = RecordDict({**invitation, "server": stamp(name, signer, tip)})
-    session = Session(
-        bytes.fromhex(name),
-        smallest,
-        smallest - job.plan.honest,
-        desk.registered,
-        MESSAGE_TYPES[kind],
-        length,
-        largest,
-    )
-    return secure_exchange(post, session, with_last_receipts(signed, cohort, state.receipts), tasks, receipt_of)
-
-
-def _receipt_of(state: State, round_: int, client: str, answer: RecordDict) -> Receipt:
-    return checked_receipt(answer, state.receipts.get(client), round_)
-
-
-def _can_answer(job: Job, state: State, kind: Release) -> bool:
-    """Whether enough clients have a participation left; asking fewer would charge them for nothing."""
-    left = eligible(job.clients, used_by(state, kind), job.plan.mechanism(kind).participations)
-    return min(len(left), job.cohort_size) >= job.plan.smallest_cohort
-
-
 def _header(job: Job, desk: Desk, number: int, kind: Release) -> Header:
     attempt = desk.attempts.get((number, kind), 0) + 1
     return Header(job.run, number, attempt, job.plan, job.catalogue, job.encoder)
-
-
-def _largest(job: Job, kind: Release) -> float:
-    """No honest entry is larger: every unit at its clip, noise at its tail; local steps add up to more, below 2^30."""
-    if job.plan.trust == "local" and kind == "update":
-        return 2.0**30
-    return job.users_per_client * job.plan.mechanism(kind).steps + TAIL * job.plan.share_sigma(kind)
 
 
 def _close(desk: Desk, state: State) -> State:

@@ -7,7 +7,8 @@ The rule, in the spirit of the one-standard-error rule (Breiman, Friedman, Olshe
 the measured rounds whose recall cannot be told from the highest one, the latest*. The plain maximum of noisy estimates
 picks the luckiest draw of noise, and the more rounds are measured the luckier; among rounds that the noise does not
 tell apart the estimates say nothing, so what decides is that a later model has seen more of what was paid for. Later
-estimates are compared with the highest one, not with the one kept, so that many small losses cannot add up.
+estimates are compared with the highest one, not with the one kept, so that many small losses cannot add up. The noise
+is that of privacy; where a cohort is a part of all clients, who was asked adds to it: the rule is a little too sure.
 
 Choosing costs no privacy: the estimates were released and paid for, everything here is post-processing. The estimate of
 the model kept is still a little flattering, as that of any model that was chosen by it.
@@ -20,11 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from server.checkpoint import Best, State, load_state, save_state
+from server.checkpoint import Best, State, Stopped, load_state, save_state
 from shared.policy.recall_policy import RecallPolicy, policy_to_dict
 from shared.policy.rules import Seen
 
-Stopped = Literal["finished", "budget exhausted", "no quorum"]
 Chosen = Literal["last", "best private estimate"]
 
 BEST_FILE: Final = "best.safetensors"

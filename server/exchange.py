@@ -107,6 +107,11 @@ def exchange(
     return Answers(total, survivors, those("declined"), those("failed"), up, down, not why, receipts, why)
 
 
+def nobody(length: int) -> Answers:
+    """What comes of an empty cohort, which a plan with Poisson sampling allows: a sum of zeros."""
+    return Answers(np.zeros(length, np.int64), (), (), (), 0, 0, enough=True, receipts={})
+
+
 def replies(post: Post, records: Mapping[str, RecordDict], message_type: str) -> Iterator[tuple[str, Message]]:
     """Send each client its record; yield (client, reply) as they come, each once, until all did or time is up."""
     messages = [

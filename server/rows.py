@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from server.checkpoint import State, used_by
+from server.checkpoint import State, claims_so_far
 from server.exchange import Answers
 from server.receipts import grouped
 from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import RELEASES, PrivacyPlan, Release, claims, epsilon_by_kind
+from shared.privacy.plan import PrivacyPlan, epsilon_by_kind
 from shared.protocol import Task, release_of
 
 Row = dict[str, Any]
@@ -62,9 +63,9 @@ def epsilon_so_far(plan: PrivacyPlan, state: State) -> Row | None:
     """What the client asked most often has spent so far, as printed claims."""
     if plan.epsilon is None:
         return None
-    most: dict[Release, int] = {kind: max(used_by(state, kind).values(), default=0) for kind in RELEASES}
-    spent = claims(plan, most)
-    return {"everyone": spent.everyone, "recipients": spent.recipients, "by_kind": epsilon_by_kind(plan, most)}
+    spent, most = claims_so_far(plan, state)
+    against = {name: value for name, value in asdict(spent).items() if name not in {"server", "if_others_collude"}}
+    return {**against, "by_kind": epsilon_by_kind(plan, most)}
 
 
 def traffic(trained: Answers, measured: Answers | None) -> Row:

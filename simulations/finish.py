@@ -13,14 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from server.checkpoint import used_by
+from server.checkpoint import claims_so_far
 from server.ending import Ending
 from server.job import Job
 from server.rows import Row
 from shared.files import write_atomically
 from shared.policy.recall_policy import policy_to_dict
 from shared.privacy.accounting import ACCOUNTANT
-from shared.privacy.plan import ADJACENCY, RELEASES, Claims, PrivacyPlan, Release, claims, epsilon_by_kind
+from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, epsilon_by_kind
 from simulations.aggregation import Words, mode_of, words
 from simulations.baselines import run_baselines
 from simulations.config import SimulationConfig
@@ -102,8 +102,7 @@ def _peak_mb() -> float:
 
 def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -> Row:
     plan = job.plan
-    most: dict[Release, int] = {kind: max(used_by(ending.last, kind).values(), default=0) for kind in RELEASES}
-    spent = claims(plan, most)
+    spent, most = claims_so_far(plan, ending.last)
     said = words(mode_of(config), plan.trust)
     return {
         "preset": config.preset,

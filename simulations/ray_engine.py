@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.checkpoint import load_state
-from server.ending import BEST_FILE, Stopped, conclude
+from server.ending import BEST_FILE, conclude
 from server.rows import Row
 from shared.errors import ConfigError, RunError
 from simulations.config import SimulationConfig
@@ -65,9 +65,10 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     for name in ("ledger.jsonl", "rounds.jsonl", "checkpoint.safetensors", BEST_FILE):
         if (result / name).exists():  # no round may have been measured, or finished
             shutil.copyfile(result / name, folder / name)
-    stopped: Stopped = json.loads((result / "result.json").read_text(encoding="utf-8"))["stopped"]
-    ending = conclude(load_state(folder / "checkpoint.safetensors"), stopped, folder)
-    return finish(config, folder, world, job, ending, loading_seconds=loaded)
+    state = load_state(folder / "checkpoint.safetensors")
+    if state.stopped is None:
+        raise RunError(f"{folder}: flwr run came to no end; see {folder / 'flower' / 'superlink.log'}")
+    return finish(config, folder, world, job, conclude(state, state.stopped, folder), loading_seconds=loaded)
 
 
 @contextmanager

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import tomli_w
 
 from client.consent import consent_to
 from client.host import Host
-from server.checkpoint import State, charge, load_state
-from server.coordinator import Desk, run_rounds
+from server.checkpoint import State, load_state
+from server.coordinator import run_rounds
+from server.desk import Desk
 from server.evaluation import Measurement
 from server.job import Job, initial_state, make_job
-from server.receipts import ungrouped
 from server.rows import Row
 from shared.config import read_toml, validate
 from shared.errors import RunError
 from shared.files import write_atomically
 from shared.keys import own_key
-from shared.privacy.ledger import Ledger, create_ledger, open_ledger, read_ledger
+from shared.privacy.ledger import Ledger, create_ledger, open_ledger
 from simulations.config import SimulationConfig
 from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
 from simulations.finish import finish
+from simulations.mending import (
+    CHECKPOINT,
+    CLIENT_LEDGER,
+    CONFIG,
+    SERVER_LEDGER,
+    caught_up,
+    clear,
+    drop_rows,
+    founded,
+    tidy,
+)
 from simulations.seeding import Seed, client_randomness, clock, generator, identities, noise, signing_key
 from simulations.world import World, load_world, oracle, stores_of
-
-CONFIG: Final = "config.toml"
-CHECKPOINT: Final = "checkpoint.safetensors"
-SERVER_LEDGER: Final = "ledger.jsonl"
-CLIENT_LEDGER: Final = "clients.jsonl"
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen
 def _resume(folder: Path, cache: Path, source: Path | None, screen: Screen, began: float) -> Row:
     if (folder / "report.html").exists():
         raise RunError(f"{folder}: the run has ended already; see {folder / 'report.html'}")
+    tidy(folder)
     config = validate(SimulationConfig, read_toml(folder / CONFIG), str(folder / CONFIG))
     if config.engine == "ray":
         raise RunError(
@@ -101,7 +107,7 @@ def _resume(folder: Path, cache: Path, source: Path | None, screen: Screen, bega
     world = load_world(config, cache, source, screen.say)
     state = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
     # The run keeps the name that its ledgers know, also in a folder that was renamed.
-    run = _founded(folder)
+    run = founded(folder)
     job = job_of(config, world, folder.name if run is None else run)
     for name, lines in ({} if state is None else state.ledgers).items():
         if lines and not (folder / name).exists():
@@ -128,24 +134,6 @@ def _alone(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise RunError(f"{folder}: another process works on this run") from error
         yield
-
-
-def _founded(folder: Path) -> str | None:
-    """The run's name in its ledger; None when nothing was written yet.
-
-    Raises:
-        RunError: the configuration beside the ledger is not the one that the run began with.
-    """
-    path = folder / SERVER_LEDGER
-    first = next(read_ledger(path), None) if path.exists() else None
-    if first is None:
-        return None
-    if first.event["config"] != sha256_of(folder / CONFIG):
-        raise RunError(
-            f"{folder / CONFIG}: changed since the run began, so its promise would no longer be the one in {path}; "
-            "put the old file back, or start a new run with it"
-        )
-    return str(first.event["run"])
 
 
 def job_of(config: SimulationConfig, world: World, run: str) -> Job:
@@ -195,8 +183,8 @@ def _execute(
             if state is None:
                 state = initial_state(job, generator(seed, "model"))
             if seed is None:
-                state, attempts = _caught_up(state, ledger.path)
-            _drop_rows(folder / "rounds.jsonl", state.round)
+                state, attempts = caught_up(state, ledger.path)
+            drop_rows(folder / "rounds.jsonl", state.round)
             desk = _desk(config, folder, world, job, seed, host, ledger, attempts, screen)
             ending = run_rounds(job, desk, state)
             return finish(config, folder, world, job, ending, loading_seconds=loaded)
@@ -217,13 +205,10 @@ def _open(
     stack: ExitStack,
 ) -> tuple[Host, Ledger]:
     """The two ledgers, at the checkpoint when the simulation is seeded, else as they are."""
-    server, clients = folder / SERVER_LEDGER, folder / CLIENT_LEDGER
-    if seed is not None and state is None:
-        # Nothing was finished: a seeded simulation repeats all of it, byte for byte.
-        for path in (server, clients):
-            path.unlink(missing_ok=True)
+    server, clients, keys = folder / SERVER_LEDGER, folder / CLIENT_LEDGER, folder / "keys"
+    if state is None:
+        clear(folder, everything=seed is not None)
     at = {} if state is None or seed is None else state.ledgers
-    keys = folder / "keys"
     keys.mkdir(exist_ok=True)
     server_key = own_key(keys / "server.pem", signing_key(seed, "server"))
     if server.exists():
@@ -233,6 +218,9 @@ def _open(
         genesis["config"] = sha256_of(folder / CONFIG)
         ledger = create_ledger(server, server_key, genesis)
     stack.callback(ledger.close)
+    finished = 0 if state is None else state.ledgers.get(SERVER_LEDGER, 0)
+    if ledger.count < finished:
+        raise RunError(f"{server}: holds {ledger.count} lines, the checkpoint was made at {finished}: lines were lost")
     stores = stores_of(world, job.users_per_client)
     host = Host(
         stores,
@@ -286,39 +274,3 @@ def _desk(
         attempts=attempts,
         tell=lambda row: screen.tell(row, config.rounds),
     )
-
-
-def _caught_up(state: State, path: Path) -> tuple[State, dict[Any, int]]:
-    """What the server's ledger knows beyond the checkpoint, without a seed, when nothing can be repeated.
-
-    What was asked for is paid, and is paid again; receipts are kept, so that a client's next one must be newer.
-
-    Returns:
-        The state, and (round, release) -> tries so far.
-    """
-    attempts: dict[Any, int] = {}
-    done = state.ledgers.get(SERVER_LEDGER, 0)
-    for line in read_ledger(path):
-        event = line.event
-        if line.number > done and event["type"] == "intent":
-            key = (event["round"], event["release"])
-            attempts[key] = attempts.get(key, 0) + 1
-            state = charge(state, event["cohort"], event["release"])
-        if line.number > done and event["type"] == "result":
-            state = replace(state, receipts={**state.receipts, **ungrouped(event["receipts"])})
-    return state, attempts
-
-
-def _drop_rows(path: Path, last: int) -> None:
-    """Rows of rounds after the checkpoint are written again."""
-    if not path.exists():
-        return
-    rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = []
-    for number, row in enumerate(rows, 1):
-        try:
-            if row.endswith("\n") and json.loads(row)["round"] <= last:
-                kept.append(row)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunError(f"{path}:{number}: not a row of a round; put the line back, or start a new run") from error
-    write_atomically(path, "".join(kept).encode())

@@ -104,25 +104,26 @@ def secure_sum(
         dealt = server.collect(assembly, deals)
         boxes = server.boxes_for(assembly, dealt)
     total = np.zeros(len(next(iter(vectors.values()))), np.uint32)
-    uploaded = []
+    attestations: dict[str, bytes] = {}
     for name in present(list(boxes)):
         with meter.on("client"):
             members[name], words = client.mask(members[name], dealt.raw, boxes[name], vectors[name])
+            attestations[name] = client.attest(members[name], identities[name])
         with meter.on("server"):
+            server.admit(assembly, dealt, name, attestations[name])
             total += words
-        uploaded.append(name)
-        meter.up += words.nbytes
+        meter.up += words.nbytes + len(attestations[name])
     meter.down += sum(map(len, boxes.values())) + len(boxes) * len(dealt.raw)
     with meter.on("server"):
-        survivors = server.survivors_of(assembly, uploaded)
+        survivors = server.survivors_of(assembly, attestations)
     signatures: dict[str, bytes] = {}
     with meter.on("client"):
-        for name in present(uploaded):
+        for name in present(list(attestations)):
             members[name], signatures[name] = client.agree(members[name], survivors, identities[name])
             meter.up += len(signatures[name])
-    meter.down += len(uploaded) * len(survivors)
+    meter.down += len(attestations) * len(survivors)
     with meter.on("server"):
-        endorsed = server.endorse(assembly, dealt, survivors, signatures)
+        endorsed = server.endorse(assembly, dealt, survivors, signatures, attestations)
     reveals: dict[str, bytes] = {}
     with meter.on("client"):
         for name in present(list(signatures)):
@@ -131,5 +132,6 @@ def secure_sum(
     meter.down += len(signatures) * len(endorsed)
     with meter.on("server"):
         result = server.unmask(assembly, dealt, survivors, total, reveals)
-    seconds = meter.seconds
-    return SecureSum(result, tuple(uploaded), seconds["client"], seconds["server"], meter.up, meter.down)
+    return SecureSum(
+        result, tuple(attestations), meter.seconds["client"], meter.seconds["server"], meter.up, meter.down
+    )

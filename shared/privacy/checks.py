@@ -70,7 +70,6 @@ def check_target(t: Target) -> None:
         raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
     if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
         raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
-    check_sampling(t, t.update_participations)
     # No report is longer than the model; docs/privacy.md proves the integer noise for this many coordinates.
     coordinates = t.update_dimension * (t.update_participations + t.measurement_participations + 1)
     if t.epsilon is not None and coordinates * (TAU + ROUNDED) > ETA:
@@ -82,6 +81,7 @@ def check_target(t: Target) -> None:
 
 def check_terms(t: Target | PrivacyPlan, people: int) -> None:
     """What a target and a plan state alike."""
+    check_sampling(t, t.update.participations if isinstance(t, PrivacyPlan) else t.update_participations)
     if t.unit == "interaction" and t.trust != "local":
         raise PlanError(
             f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
@@ -138,7 +138,6 @@ def check_sampling(t: Target | PrivacyPlan, participations: int) -> None:
 
 def check_mechanisms(plan: PrivacyPlan) -> None:
     """What ``make_plan`` gets right by construction and a plan from elsewhere may not."""
-    check_sampling(plan, plan.update.participations)
     sensitivity = 2.0 if plan.unit == "interaction" else 1.0
     for kind in plan.full():
         mechanism = plan.mechanism(kind)

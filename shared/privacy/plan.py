@@ -113,6 +113,11 @@ class PrivacyPlan:
         """h: honest survivors that make up the noise."""
         return honest_of(self.smallest_cohort, self.collusion)
 
+    @property
+    def colluders(self) -> int:
+        """Clients of a smallest cohort that may work with the server before the claim weakens."""
+        return max(0, self.smallest_cohort - self.honest)
+
     def share_sigma(self, release: Release) -> float:
         """Standard deviation, in grid units, of the noise that *one client* adds to one release.
 

@@ -27,7 +27,7 @@ def sentences(plan: PrivacyPlan, spent: Claims) -> list[str]:
     if plan.trust == "local":
         who.append(f"Against everybody, the server included, whoever colludes: epsilon {_up(spent.everyone)}.")
     elif plan.trust == "distributed":
-        few = f"at most {plan.smallest_cohort - plan.honest} of the smallest {plan.smallest_cohort} survivors collude"
+        few = f"at most {plan.colluders} of the smallest {plan.smallest_cohort} survivors collude"
         who.append(
             f"Against everybody, the server included, if it sees sums only and {few}: epsilon {_up(spent.everyone)}."
         )

@@ -26,7 +26,6 @@ from shared.secagg.messages import (
     Graph,
     Reveal,
     Roster,
-    bitmap_size,
     bits,
     cut_boxes,
     pack_numbers,
@@ -56,8 +55,7 @@ class Member:
         roster, number: everybody, and this client's place.
         picks: holders of its secrets.
         own: its own shares of them, PAIR bytes.
-        graph: digest of who picked whom.
-        dealt: bitmap of the members that dealt.
+        graph: who picked whom, as it was told.
         dealers, held: whose shares it holds, and the shares, PAIR bytes each.
         survivors: bitmap it has signed.
     """
@@ -74,7 +72,6 @@ class Member:
     picks: tuple[int, ...] = ()
     own: bytes = b""
     graph: bytes = b""
-    dealt: bytes = b""
     dealers: tuple[int, ...] = ()
     held: bytes = b""
     survivors: bytes = b""
@@ -176,27 +173,39 @@ def mask(member: Member, raw: bytes, boxes: bytes, vector: NDArray[np.integer]) 
     agreement = Agreement(member.mask_private, member.session)
     plus, minus = [member.self_seed], list[bytes]()
     for partner in sorted(alive.union(dealers)):
-        key = agreement.key(roster.adverts[partner].mask_key, "mask")
+        key = pair_key(agreement, roster, member.number, partner)
         (plus if member.number < partner else minus).append(key)
     add_masks(words, plus, minus)
-    after = replace(member, phase=UPLOADED, graph=digest(raw), dealt=raw[: bitmap_size(terms.members)])
-    return replace(after, dealers=tuple(held), held=b"".join(held.values())), words
+    masked = replace(member, phase=UPLOADED, graph=raw, dealers=tuple(held), held=b"".join(held.values()))
+    return masked, words
+
+
+def attest(member: Member, identity: Ed25519PrivateKey) -> bytes:
+    """Step 3, sent with the masked vector: a signature on the graph that it was masked under.
+
+    Without it a server could show one client a graph of its own, which leaves out the partners that the server cannot
+    make drop out, while all others sign that this client survived.
+
+    Raises:
+        ProtocolError: wrong step.
+    """
+    _step(member, UPLOADED)
+    return sign(identity, "masked", member.session, masked_under(member.roster, _graph(member).digest))
 
 
 def agree(member: Member, survivors: bytes, identity: Ed25519PrivateKey) -> tuple[Member, bytes]:
     """Step 4, run by each client that uploaded: sign the set of those whose vectors are summed up; one set only.
 
     Raises:
-        ProtocolError: wrong step (a second set, too); a set that is too small, lacks this client or names somebody who
-            did not deal.
+        ProtocolError: wrong step (a second set, too); a set that is too small, lacks this client, names somebody who
+            did not deal, or leaves a survivor too few holders: the others' sum could be had without that one's vector.
     """
     _step(member, UPLOADED)
     terms = _terms(member, len(parse_roster(member.roster).adverts))
     alive = bits(survivors, terms.members)
     _check_members(alive, terms, member.number, "survived")
-    if not alive <= bits(member.dealt, terms.members):
-        raise ProtocolError("secagg: a survivor that never dealt")
-    said = transcript(member.roster, member.graph, survivors)
+    _check_holders(member.graph, survivors, terms)
+    said = transcript(member.roster, _graph(member).digest, survivors)
     return replace(member, phase=AGREED, survivors=survivors), sign(identity, "survivors", member.session, said)
 
 
@@ -205,17 +214,18 @@ def reveal(member: Member, raw: bytes) -> Reveal:
 
     Formal guarantees:
         Of a survivor's secrets only the self mask's seed is revealed, of all others only the mask key: never both, as
-        every client does so for one set of survivors, and any two quorums share an honest client.
+        every client does so for one set of survivors, and any two quorums share an honest client. And no seed of a
+        client that masked under another graph than this one.
 
     Raises:
-        ProtocolError: wrong step; fewer signatures than the quorum, one that does not verify, or a signer outside the
-            set of survivors.
+        ProtocolError: wrong step; fewer signers than the quorum, a signer outside the set of survivors, or a survivor
+            without a signature that verifies.
     """
     _step(member, AGREED)
     roster = parse_roster(member.roster)
     terms = _terms(member, len(roster.adverts))
     alive = bits(member.survivors, terms.members)
-    signers = _signers(member.roster, member.graph, member.survivors, member.session, raw)
+    signers = _signers(member.roster, _graph(member).digest, member.survivors, member.session, raw)
     if not signers <= alive or len(signers) < terms.quorum:
         raise ProtocolError(
             f"secagg: {len(signers)} signatures on the survivors, expected at least {terms.quorum}, of survivors only"
@@ -229,6 +239,21 @@ def reveal(member: Member, raw: bytes) -> Reveal:
 def transcript(roster: bytes, graph: bytes, survivors: bytes) -> bytes:
     """What all must have seen alike: the roster, the digest of the graph, who survived."""
     return digest(parse_roster(roster).digest, graph, survivors)
+
+
+def masked_under(roster: bytes, graph: bytes) -> bytes:
+    """What a client says about its masks: the roster and the digest of the graph that they come from."""
+    return digest(parse_roster(roster).digest, graph)
+
+
+def pair_key(agreement: Agreement, roster: Roster, own: int, partner: int) -> bytes:
+    """The key of the mask between two members.
+
+    It names both, because two rows of a roster can hold one X25519 key in two spellings (RFC 7748 ignores the highest
+    bit): the mask with a copy of a partner's key must not cancel the mask with the partner.
+    """
+    low, high = sorted((own, partner))
+    return agreement.key(roster.adverts[partner].mask_key, "mask", _place(low), _place(high))
 
 
 def registration(registrar: Ed25519PrivateKey, identity: bytes) -> bytes:
@@ -246,6 +271,11 @@ def _terms(member: Member, members: int) -> Terms:
         return terms_for(members, member.smallest, member.colluders)
     except ValueError as error:
         raise ProtocolError(f"secagg: a roster of {members}: {error}") from error
+
+
+def _graph(member: Member) -> Graph:
+    terms = _terms(member, len(parse_roster(member.roster).adverts))
+    return parse_graph(member.graph, terms.members, terms.neighbours)
 
 
 def _own_place(member: Member, roster: Roster, identity: bytes) -> int:
@@ -276,6 +306,20 @@ def _check_members(members: frozenset[int], terms: Terms, number: int, what: str
         raise ProtocolError(f"secagg: this client is not among those that {what}")
     if len(members) < terms.quorum:
         raise ProtocolError(f"secagg: {len(members)} members {what}, at least {terms.quorum} must have")
+
+
+@lru_cache(maxsize=4)
+def _check_holders(raw: bytes, survivors: bytes, terms: Terms) -> None:
+    """Cached: a process's clients are all asked to sign the same set."""
+    graph, alive = parse_graph(raw, terms.members, terms.neighbours), bits(survivors, terms.members)
+    if not alive <= graph.dealt:
+        raise ProtocolError("secagg: a survivor that never dealt")
+    for number in sorted(alive):
+        near = len(alive.intersection(graph.picks[number]))
+        if near + 1 < terms.threshold:
+            raise ProtocolError(
+                f"secagg: {near} holders of survivor {number} survived, its threshold is {terms.threshold}"
+            )
 
 
 def _choose(members: int, number: int, count: int, entropy: Entropy) -> tuple[int, ...]:
@@ -314,13 +358,16 @@ def _signed_graph(raw: bytes, roster: bytes, session: bytes, neighbours: int) ->
 
 @lru_cache(maxsize=4)
 def _signers(roster: bytes, graph: bytes, survivors: bytes, session: bytes, raw: bytes) -> frozenset[int]:
-    """Whose signatures a message holds, all verified. Cached as above."""
+    """Who signed the survivors, with every survivor's signature verified. Cached as above."""
     adverts = parse_roster(roster).adverts
-    message = parse_signatures(raw, len(adverts))
-    signers, said = bits(message.signers, len(adverts)), transcript(roster, graph, survivors)
-    for number, signature in zip(sorted(signers), message.signatures, strict=True):
-        if not signed(adverts[number].identity, signature, "survivors", session, said):
-            raise ProtocolError(f"secagg: member {number} did not sign the set of survivors that this client signed")
+    alive = bits(survivors, len(adverts))
+    message = parse_signatures(raw, len(adverts), len(alive))
+    signers = bits(message.signers, len(adverts))
+    all_said, masks_said = transcript(roster, graph, survivors), masked_under(roster, graph)
+    for number, signature in zip(sorted(alive), message.signatures, strict=True):
+        purpose, said = ("survivors", all_said) if number in signers else ("masked", masks_said)
+        if not signed(adverts[number].identity, signature, purpose, session, said):
+            raise ProtocolError(f"secagg: member {number} signed neither these survivors nor this graph")
     return signers
 
 

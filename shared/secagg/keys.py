@@ -42,6 +42,15 @@ def public_of(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
+def usable(public: bytes) -> bool:
+    """Whether agreements with an X25519 key are secret. Every private key finds out the same, so any will do."""
+    try:
+        X25519PrivateKey.from_private_bytes(bytes(KEY)).exchange(_x25519(public))
+    except ValueError:
+        return False
+    return True
+
+
 class Agreement:
     """One client's X25519 key in one session; a class because it holds the parsed private key for many peers."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from shared.errors import ProtocolError
 from shared.secagg.keys import KEY, SIGNATURE, TAG, digest
 from shared.secagg.shamir import LIMBS, PRIME, SHARE, Shares
+from shared.secagg.terms import LARGEST_ROSTER
 
 PAIR: Final = 2 * SHARE  # bytes: a share of the self mask's seed, then one of the mask key
 BOX: Final = PAIR + TAG
@@ -81,10 +82,12 @@ def parse_roster(raw: bytes) -> Roster:
     """A roster without repeated keys. Cached: a process that serves many clients reads it once.
 
     Raises:
-        ProtocolError: not a whole number of adverts, or a key that stands there twice.
+        ProtocolError: not a whole number of adverts, too many, or a key that stands there twice.
     """
-    if not raw or len(raw) % ADVERT:
-        raise ProtocolError(f"secagg: a roster of {len(raw)} bytes, expected a multiple of {ADVERT} above 0")
+    if not raw or len(raw) % ADVERT or len(raw) > ADVERT * LARGEST_ROSTER:
+        raise ProtocolError(
+            f"secagg: a roster of {len(raw)} bytes, expected a multiple of {ADVERT}, from 1 to {LARGEST_ROSTER} times"
+        )
     adverts = tuple(parse_advert(raw[start : start + ADVERT]) for start in range(0, len(raw), ADVERT))
     for name in ("identity", "box_key", "mask_key"):
         if len({getattr(advert, name) for advert in adverts}) != len(adverts):
@@ -144,12 +147,14 @@ class Graph:
         picks: dealer -> its holders.
         picked_by: member -> the dealers that picked it, in rising order.
         signatures: dealer -> over its picks; not yet verified.
+        digest: SHA-256 of it on the wire.
     """
 
     dealt: frozenset[int]
     picks: dict[int, tuple[int, ...]]
     picked_by: dict[int, tuple[int, ...]]
     signatures: dict[int, bytes]
+    digest: bytes
 
 
 def pack_graph(rows: Mapping[int, bytes], members: int) -> bytes:
@@ -157,34 +162,45 @@ def pack_graph(rows: Mapping[int, bytes], members: int) -> bytes:
     return bitmap(rows, members) + b"".join(rows[number] for number in sorted(rows))
 
 
+@lru_cache(maxsize=4)
 def parse_graph(raw: bytes, members: int, neighbours: int) -> Graph:
-    """A graph on a roster of ``members``.
+    """A graph on a roster of ``members``. Cached as rosters are.
 
     Raises:
         ProtocolError: wrong length, or a row that is not ``neighbours`` distinct others.
     """
     dealt = bits(raw[: bitmap_size(members)], members)
-    rows = _cut(raw[bitmap_size(members) :], row_size(neighbours))
     _exactly(raw, bitmap_size(members) + row_size(neighbours) * len(dealt), "a graph")
+    rows = _cut(raw[bitmap_size(members) :], row_size(neighbours))
     picks: dict[int, tuple[int, ...]] = {}
     signatures: dict[int, bytes] = {}
     picked_by: dict[int, list[int]] = {number: [] for number in range(members)}
     for dealer, row in zip(sorted(dealt), rows, strict=True):
         picks[dealer], signatures[dealer] = _row(row, neighbours)
-        if len({*picks[dealer], dealer}) != neighbours + 1 or max(picks[dealer], default=0) >= members:
-            raise ProtocolError(f"secagg: member {dealer} did not pick {neighbours} distinct others of {members}")
+        check_picks(dealer, picks[dealer], members)
         for pick in picks[dealer]:
             picked_by[pick].append(dealer)
-    return Graph(dealt, picks, {number: tuple(dealers) for number, dealers in picked_by.items()}, signatures)
+    pickers = {number: tuple(dealers) for number, dealers in picked_by.items()}
+    return Graph(dealt, picks, pickers, signatures, digest(raw))
+
+
+def check_picks(dealer: int, picks: tuple[int, ...], members: int) -> None:
+    """Whether somebody's picks are such.
+
+    Raises:
+        ProtocolError: not distinct others of a roster of ``members``.
+    """
+    if len({*picks, dealer}) != len(picks) + 1 or max(picks, default=0) >= members:
+        raise ProtocolError(f"secagg: member {dealer} did not pick {len(picks)} distinct others of {members}")
 
 
 @dataclass(frozen=True)
 class Signatures:
-    """Server -> client, reveal: who signed the set of survivors that this client signed.
+    """Server -> client, reveal: one signature of each survivor, which ties it to this client's view.
 
     Attributes:
-        signers: bitmap.
-        signatures: theirs, in order of their numbers.
+        signers: bitmap of those that signed the set of survivors (and the graph with it).
+        signatures: in order of all survivors' numbers: a signer's on the survivors, of any other on the graph.
     """
 
     signers: bytes
@@ -195,16 +211,15 @@ class Signatures:
         return self.signers + b"".join(self.signatures)
 
 
-def parse_signatures(raw: bytes, members: int) -> Signatures:
-    """Signatures on a roster of ``members``.
+def parse_signatures(raw: bytes, members: int, survivors: int) -> Signatures:
+    """Signatures of so many survivors on a roster of ``members``.
 
     Raises:
         ProtocolError: wrong length.
     """
     size = bitmap_size(members)
-    signers = raw[:size]
-    _exactly(raw, size + SIGNATURE * len(bits(signers, members)), "signatures")
-    return Signatures(signers, _cut(raw[size:], SIGNATURE))
+    _exactly(raw, size + SIGNATURE * survivors, "signatures")
+    return Signatures(raw[:size], _cut(raw[size:], SIGNATURE))
 
 
 @dataclass(frozen=True)
@@ -235,8 +250,8 @@ def parse_reveal(raw: bytes, members: int) -> Reveal:
     Raises:
         ProtocolError: wrong length, numbers that are not distinct members, values outside the field.
     """
-    if len(raw) % (4 + SHARE):
-        raise ProtocolError(f"secagg: {len(raw)} bytes fit no number of revealed shares")
+    if len(raw) % (4 + SHARE) or len(raw) > (4 + SHARE) * members:
+        raise ProtocolError(f"secagg: {len(raw)} bytes fit no number of shares of {members} members")
     count = len(raw) // (4 + SHARE)
     dealers = tuple(np.frombuffer(raw[: 4 * count], "<u4").tolist())
     if len(set(dealers)) != count or max(dealers, default=0) >= members:

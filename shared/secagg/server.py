@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ProtocolError
-from shared.secagg.client import transcript
-from shared.secagg.keys import Agreement, digest, public_of, signed
+from shared.secagg.client import masked_under, pair_key, transcript
+from shared.secagg.keys import Agreement, digest, public_of, signed, usable
 from shared.secagg.masks import Words, add_masks, from_words
 from shared.secagg.messages import (
     PRINT,
@@ -25,6 +26,7 @@ from shared.secagg.messages import (
     Signatures,
     bitmap,
     bits,
+    check_picks,
     pack_graph,
     pack_numbers,
     pack_shares,
@@ -54,6 +56,11 @@ class Assembly:
     names: tuple[str, ...]
     roster: Roster
 
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Number of each client."""
+        return {name: number for number, name in enumerate(self.names)}
+
 
 @dataclass(frozen=True)
 class Dealt:
@@ -81,22 +88,23 @@ def assemble(
     Args:
         session: its name.
         smallest, colluders: of the plan.
-        adverts: client -> its message; those that are malformed, unsigned, unregistered or repeat a key are left out.
+        adverts: client -> its message; those that are malformed, unsigned, unregistered, repeat another's key or hold
+            one that makes no secret are left out.
         registered: identities that may take part; None = any, each once.
 
     Raises:
         ProtocolError: fewer than ``smallest`` are left.
     """
     kept: dict[str, bytes] = {}
-    seen: set[bytes] = set()
+    seen: set[tuple[str, bytes]] = set()  # by purpose: an identity copied into a key must not shut its owner out
     for name, raw in adverts.items():
         try:
             advert = parse_advert(raw)
         except ProtocolError:
             continue
-        keys = {advert.identity, advert.box_key, advert.mask_key}
+        keys = {("identity", advert.identity), ("box", advert.box_key), ("mask", advert.mask_key)}
         known = registered is None or advert.identity in registered
-        if not known or keys & seen:
+        if not known or keys & seen or not (usable(advert.box_key) and usable(advert.mask_key)):
             continue
         if signed(advert.identity, advert.signature, "keys", session, advert.box_key, advert.mask_key):
             kept[name] = raw
@@ -138,6 +146,25 @@ def boxes_for(assembly: Assembly, dealt: Dealt) -> dict[str, bytes]:
     }
 
 
+def admit(assembly: Assembly, dealt: Dealt, name: str, attestation: bytes) -> None:
+    """Whether a masked vector may be added: whose clients would refuse as a survivor is left out before.
+
+    Args:
+        assembly, dealt: the session so far.
+        name: client that sent it.
+        attestation: of the graph, sent with it; to be kept for :func:`endorse`.
+
+    Raises:
+        ProtocolError: the client did not deal, or did not sign that it masked under this graph.
+    """
+    said = masked_under(assembly.roster.raw, dealt.graph.digest)
+    number = assembly.place.get(name)
+    if number is None or number not in dealt.deals:
+        raise ProtocolError(f"secagg: {name!r} uploaded, but did not deal")
+    if not signed(assembly.roster.adverts[number].identity, attestation, "masked", assembly.session, said):
+        raise ProtocolError(f"secagg: {name!r} did not sign the graph that its vector is masked under")
+
+
 def survivors_of(assembly: Assembly, uploaded: Collection[str]) -> bytes:
     """The set to agree on: those whose masked vectors are in the sum.
 
@@ -149,20 +176,36 @@ def survivors_of(assembly: Assembly, uploaded: Collection[str]) -> bytes:
     return bitmap(numbers, assembly.terms.members)
 
 
-def endorse(assembly: Assembly, dealt: Dealt, survivors: bytes, signatures: Mapping[str, bytes]) -> bytes:
-    """The signatures on the survivors that verify.
+def endorse(
+    assembly: Assembly,
+    dealt: Dealt,
+    survivors: bytes,
+    signatures: Mapping[str, bytes],
+    attestations: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """A signature of each survivor: on the survivors if that verifies, else on the graph.
+
+    Args:
+        assembly, dealt, survivors: the session so far.
+        signatures: client -> its answer to the survivors.
+        attestations: client -> what came with its vector; needed of those that are gone since.
 
     Raises:
-        ProtocolError: they are no quorum.
+        ProtocolError: those that verify are no quorum, or some survivor has neither.
     """
-    said = transcript(assembly.roster.raw, digest(dealt.raw), survivors)
-    valid = {}
+    said = transcript(assembly.roster.raw, dealt.graph.digest, survivors)
+    kept, signers = [], []
     for number in sorted(bits(survivors, assembly.terms.members)):
-        signature = signatures.get(assembly.names[number], b"")
+        name = assembly.names[number]
+        signature = signatures.get(name, b"")
         if signed(assembly.roster.adverts[number].identity, signature, "survivors", assembly.session, said):
-            valid[number] = signature
-    _check_quorum(len(valid), assembly.terms, "signed")
-    return Signatures(bitmap(valid, assembly.terms.members), tuple(valid.values())).pack()
+            signers.append(number)
+        else:
+            signature = (attestations or {}).get(name, b"")
+            admit(assembly, dealt, name, signature)
+        kept.append(signature)
+    _check_quorum(len(signers), assembly.terms, "signed")
+    return Signatures(bitmap(signers, assembly.terms.members), tuple(kept)).pack()
 
 
 def unmask(
@@ -195,7 +238,7 @@ def unmask(
         agreement = Agreement(secret, assembly.session)
         partners = {*dealt.graph.picks[number], *dealt.graph.picked_by[number]} & alive
         for partner in partners:
-            key = agreement.key(assembly.roster.adverts[partner].mask_key, "mask")
+            key = pair_key(agreement, assembly.roster, number, partner)
             (added if partner < number else subtracted).append(key)
     words = total.copy()
     add_masks(words, subtracted, added)
@@ -214,7 +257,7 @@ def _deals(assembly: Assembly, raw: bytes, number: int) -> Deals:
         ProtocolError: they are not.
     """
     terms, deals = assembly.terms, parse_deals(raw, assembly.terms.neighbours)
-    parse_graph(pack_graph({number: deals.row()}, terms.members), terms.members, terms.neighbours)
+    check_picks(number, deals.picks, terms.members)
     identity, picks = assembly.roster.adverts[number].identity, pack_numbers(deals.picks)
     if not signed(identity, deals.signature, "picks", assembly.session, assembly.roster.digest, picks):
         raise ProtocolError(f"secagg: the picks of {assembly.names[number]!r} are not signed by it for this roster")

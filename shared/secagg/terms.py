@@ -79,34 +79,35 @@ def _threshold(log: NDArray[np.float64], n: int, colluders: int, dropped: int, k
     A holder that survives has its own share, so ``t - 1`` of its picks must be alive. The higher the threshold, the
     more survivors must stand by each client, and the fewer neighbours (b) asks for.
     """
-    with_dropped = _tail(_hypergeometric(log, n - 1, dropped, k)) + np.log2(n)
-    spare = int(np.argmax(np.append(with_dropped, -np.inf) <= RECOVERY)) - 1  # more are dropped too rarely to matter
+    survivors = _tail(_hypergeometric(log, n - 1, dropped, k)) + np.log2(n - dropped)
+    gone = _tail(_hypergeometric(log, n - 1, max(dropped - 1, 0), k)) + (np.log2(dropped) if dropped else -np.inf)
+    # With more than ``spare`` picks dropped a survivor is stuck; one that dropped out, already with ``spare``.
+    stuck = np.logaddexp2(np.append(survivors[1:], -np.inf), gone)
+    spare = int(np.argmax(np.append(stuck, -np.inf) <= RECOVERY))
     threshold = k - spare + 1
     corrupt = np.append(_tail(_hypergeometric(log, n - 1, colluders, k)) + np.log2(n), -np.inf)
     return threshold if threshold >= 1 and corrupt[threshold] <= SECRECY else None
 
 
 def _splits(log: NDArray[np.float64], n: int, colluders: int, dropped: int, k: int, t: int) -> float:
-    """log2 of a union bound on (b): some set S of s honest survivors has no mask with the others, T.
+    """log2 of a union bound on (b): some set S of s honest survivors has no mask with the others, T, at least as many.
 
     Each member of S has ``t - 1`` picks alive, and they are in S or collude: that alone rules out every small S,
     whoever was dropped. For larger ones count the dropped sets as well: no member of S picks one of T, nor the other
-    way round. Picks of different clients are independent. The smaller bound holds for each s; the second one grows with
-    the number of dropped clients, so it is taken at the most of them and counted for each number.
+    way round. Picks of different clients are independent. The smaller bound holds for each s. A smaller dropped set
+    with a larger T is counted too: members of T, of which nothing but that is asked, may be moved to it.
     """
-    honest = n - colluders - dropped
-    if honest < 2:
-        return -np.inf
-    s = np.arange(1, honest // 2 + 1)
+    s = np.arange(1, (n - colluders) // 2 + 1)
+    gone = np.minimum(dropped, n - colluders - 2 * s)
     sets = _choose(log, n - colluders, s)
     near, all_picks = np.arange(max(t - 1, 0), k + 1)[None, :], _choose(log, n - 1, k)
     around = _choose(log, s[:, None] - 1 + colluders, near)
     alone = _log2_sum(around + _choose(log, n - colluders - s[:, None], k - near)) - all_picks
-    avoiding = _log2_sum(around + _choose(log, dropped, k - near)) - all_picks
+    avoiding = _log2_sum(around + _choose(log, gone[:, None], k - near)) - all_picks
     avoided = _choose(log, n - 1 - s, k) - all_picks
     by_size = sets + s * np.minimum(alone, 0.0)
-    by_cut = sets + _choose(log, n - colluders - s, dropped) + s * avoiding + (honest - s) * avoided
-    return float(_log2_sum(np.minimum(by_size, by_cut + np.log2(dropped + 1))))
+    by_cut = sets + _choose(log, n - colluders - s, gone) + s * avoiding + (n - colluders - s - gone) * avoided
+    return float(_log2_sum(np.minimum(by_size, by_cut))) if len(s) else -np.inf
 
 
 def _log_factorials(n: int) -> NDArray[np.float64]:

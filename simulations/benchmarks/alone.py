@@ -65,6 +65,7 @@ def clients_alone(members: int, smallest: int, colluders: int, values: int, watc
     endorsed, vector = server.endorse(assembly, collected, survivors, signatures), np.zeros(values, np.int32)
     for n in watch.seconds:
         masked, _ = watch(n, client.mask, dealt[n][0], collected.raw, boxes[str(n)], vector)
+        watch(n, client.attest, masked, identities[n])
         agreed, _ = watch(n, client.agree, masked, survivors, identities[n])
         watch(n, client.reveal, agreed, endorsed)
     return list(watch.seconds.values())

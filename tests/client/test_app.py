@@ -1,4 +1,4 @@
-"""One message through Flower's ClientApp, with the client's own folder."""
+"""Messages through Flower's ClientApp, with the client's own folder; a process of its own for each of them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,42 @@ from datetime import date, timedelta
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.common.serde import recorddict_to_proto
+from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import app
+import client.app
+from client.app import SEAT, app
 from client.consent import write_consent
-from client.folder import client_folder, open_host
+from client.folder import REGISTRATION, client_folder, open_host
 from client.gate import BEHIND
+from client.session import seat_of
 from client.store import ClientStore, save_store
 from shared.catalogue import save_catalogue
 from shared.errors import FedrecallError, LedgerError
+from shared.keys import own_key
 from shared.privacy.accounting import epsilon_by_zcdp
 from shared.privacy.ledger import read_ledger, verify_receipt
 from shared.proofs import parse_receipt
-from shared.protocol import MESSAGE_TYPES, parse_sealed, vector_length
+from shared.protocol import MESSAGE_TYPES, declined_record, parse_sealed, release_of, vector_length
+from shared.secagg.client import AGREED, DEALT, JOINED, UPLOADED, registration
+from shared.sessions import STEP_TYPES, parts
+
+STEPS = ("join", "deal", "upload", "agree", "reveal")
+PHASES = {"join": JOINED, "deal": DEALT, "upload": UPLOADED, "agree": AGREED}
+
+
+@pytest.fixture
+def masked_plan(plan):
+    """Plans of a session of three, or other."""
+    small = {"trust": "distributed", "population": 3, "users": 3, "smallest_cohort": 2}
+    return lambda **changes: plan(**(small | changes))
 
 
 @pytest.fixture
 def plan(plan):
-    """Plans whose vectors are private by themselves, so that one message is all: masks have tests of their own."""
+    """Plans whose vectors are private by themselves, so that one message is all; sessions are further down."""
     return lambda **changes: plan(**{"trust": "local", **changes})
 
 
@@ -67,10 +83,6 @@ def declines(home):
     return [event["clause"] for event in events(home, "decline")]
 
 
-def on_the_wire(reply):
-    return recorddict_to_proto(reply.content).SerializeToString(deterministic=True)
-
-
 @pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
 def test_a_task_is_answered_with_a_sealed_vector_and_noise_of_the_system(kind, home, task, message):
     chosen = task(kind)
@@ -95,7 +107,7 @@ def test_no_two_answers_share_their_noise(home, task, message):
     assert not np.array_equal(one, two)
 
 
-def test_an_answer_and_a_refusal_are_as_long_whatever_the_history(home, task, message, history):
+def test_an_answer_and_a_refusal_are_as_long_whatever_the_history(home, task, message, history, wire):
     """Empty, full, and held out altogether: the bytes on the wire are as many."""
     sizes = []
     for number, one in enumerate((history(1, 0, 0), history(2, 48, 10), history(3, 1, 1)), 1):
@@ -105,7 +117,7 @@ def test_an_answer_and_a_refusal_are_as_long_whatever_the_history(home, task, me
         replies = [sent(message(task(kind)), kind) for kind in MESSAGE_TYPES]
         replies.append(sent(message(task(round=number + 1, catalogue="0" * 64))))
         assert [only_declined(reply) for reply in replies] == [False, False, False, True]
-        sizes.append([len(on_the_wire(reply)) for reply in replies])
+        sizes.append([len(wire.pack(reply.content)) for reply in replies])
     assert sizes[0] == sizes[1] == sizes[2]
 
 
@@ -133,18 +145,18 @@ CLAUSES = [
 ]
 
 
-def test_a_refusal_is_the_same_bytes_for_every_clause_and_the_ledger_names_it(home, task, message):
+def test_a_refusal_is_the_same_bytes_for_every_clause_and_the_ledger_names_it(home, task, message, wire):
     said = (client_folder(home, 7) / "consent.toml").read_text()
     bytes_of = set()
     for change in CLAUSES:
         disagreed(home, change)
         reply = sent(message(task()))
         assert only_declined(reply), change
-        bytes_of.add(on_the_wire(reply))
+        bytes_of.add(wire.pack(reply.content))
         assert declines(home)[-1].startswith(f"consent.{change.split(' = ')[0]}: ")
         (client_folder(home, 7) / "consent.toml").write_text(said)
-    bytes_of |= {on_the_wire(sent(RecordDict())), on_the_wire(sent(message(task(catalogue="0" * 64))))}
-    assert len(bytes_of) == 1
+    others = sent(RecordDict()), sent(message(task(catalogue="0" * 64)))
+    assert bytes_of | {wire.pack(reply.content) for reply in others} == {wire.pack(declined_record())}
     assert not only_declined(sent(message(task())))
 
 
@@ -320,3 +332,222 @@ def test_even_an_error_nobody_thought_of_stays_here(home, task, monkeypatch, mes
 
     monkeypatch.setattr("client.app.open_host", broken)
     assert only_declined(sent(message(task())))
+
+
+# --- sessions: what a client knows of one waits in Flower's state of the node
+
+
+class Nodes:
+    """Three nodes, each with its folder and the state that Flower keeps for it; every message is a new process.
+
+    Attributes:
+        states: partition -> its context, as bytes.
+    """
+
+    def __init__(self, home):
+        self.home, self.states = home, {}
+
+    def open(self, partition):
+        config = {"partition-id": partition}
+        fresh = Context(run_id=1, node_id=partition, node_config=config, state=RecordDict(), run_config={})
+        if partition not in self.states:
+            return fresh
+        return context_from_proto(type(context_to_proto(fresh)).FromString(self.states[partition]))
+
+    def __call__(self, step, messages):
+        return {name: self.one(step, int(name), record) for name, record in messages.items()}
+
+    def one(self, step, partition, record):
+        """One message to one node, over the wire; what the ClientApp leaves behind is kept."""
+        route = MESSAGE_TYPES["measurement"] if step == "upload" else STEP_TYPES[step]
+        message = Message(record, dst_node_id=partition, message_type=route)
+        message.metadata.__dict__["_message_id"] = "m1"
+        context = self.open(partition)
+        reply = app(message, context)
+        self.states[partition] = context_to_proto(context).SerializeToString()
+        assert not reply.has_error()
+        return reply.content
+
+    def seat(self, partition):
+        kept = self.open(partition).state.config_records.get(SEAT)
+        return None if kept is None else seat_of(kept)
+
+
+@pytest.fixture
+def nodes(home, history, consent):
+    for partition in (1, 2, 3):
+        folder = client_folder(home, partition)
+        folder.mkdir(parents=True)
+        save_store(ClientStore(f"c{partition}", (f"ann{partition}",), (history(partition),)), folder / "store.npz")
+        write_consent(consent(), folder / "consent.toml")
+    return Nodes(home)
+
+
+@pytest.fixture
+def session(table, task, masked_plan, nodes):
+    def make(**changes):
+        return table(nodes, task("measurement", plan=masked_plan(), **changes), ("1", "2", "3"))
+
+    return make
+
+
+def intents(home):
+    ledgers = [client_folder(home, n) / "ledger.jsonl" for n in (1, 2, 3)]
+    return [e.event["client"] for path in ledgers if path.exists() for e in read_ledger(path) if "rho" in e.event]
+
+
+def declined(record):
+    return list(record) == ["status"] and dict(record["status"]) == {"code": "declined"}
+
+
+def test_a_session_goes_through_although_every_step_is_another_process(session, nodes, home):
+    at = session()
+    for step in STEPS[:-1]:
+        assert not any(map(declined, at.play(step).values()))
+        assert [nodes.seat(n).member.phase for n in (1, 2, 3)] == [PHASES[step]] * 3
+    at.play()
+    assert [nodes.seat(n) for n in (1, 2, 3)] == [None] * 3
+    assert at.total().any()
+    assert abs(at.total()).max() < 2**24  # without its masks; with them entries are about 2^31
+    assert intents(home) == ["c1", "c2", "c3"]
+
+
+def test_one_that_is_lost_in_a_session_is_not_in_its_sum_and_the_others_go_on(session, home):
+    at = session()
+    at.play(leave={"upload": ("2",)})
+    assert abs(at.total()).max() < 2**24
+    assert intents(home) == ["c1", "c3"]
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_a_seat_is_taken_out_before_a_step_is_answered(step, session, nodes, monkeypatch):
+    """Whatever happens while it is answered: the next process does not find it."""
+    at = session()
+    at.play(STEPS[STEPS.index(step) - 1])
+    messages, seen = at.messages(step), []
+
+    def broken(host, who, _record):
+        seen.append(who in host.seats)
+        raise MemoryError("ann bought a wheelchair")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.app, "answer", broken)
+        assert declined(nodes.one(step, 1, messages["1"]))
+    assert seen == [True]
+    assert nodes.seat(1) is None
+    assert declined(nodes.one(step, 1, messages["1"]))
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def test_an_answered_step_is_not_answered_again(step, session, nodes, home):
+    at = session()
+    at.play(step)
+    paid = intents(home)
+    again = nodes(step, at.sent[step])
+    assert all(map(declined, again.values()))
+    assert [nodes.seat(n) for n in (1, 2, 3)] == [None] * 3
+    assert intents(home) == paid
+
+
+def test_a_task_without_a_session_is_declined_and_costs_nothing(nodes, task, masked_plan, message, home):
+    assert declined(nodes.one("upload", 1, message(task("measurement", plan=masked_plan()))))
+    assert intents(home) == []
+
+
+def test_a_node_whose_state_was_lost_has_dropped_out(session, nodes, home):
+    at = session()
+    at.play("deal")
+    nodes.states.pop(2)
+    answers = at.play("upload")
+    assert [name for name, each in answers.items() if declined(each)] == ["2"]
+    assert intents(home) == ["c1", "c3"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"phase": 7}, {"phase": "uploaded"}, {"picks": "text"}, {"session": b"x"}, {"more": 1}, {"roster": b"xx"}, None],
+    ids=str,
+)
+def test_a_state_that_was_damaged_is_of_no_use_once_and_forgotten(damage, session, nodes):
+    at = session()
+    at.play("deal")
+    good = at.messages("upload")["1"]
+    context = nodes.open(1)
+    context.state[SEAT] = ConfigRecord({} if damage is None else {**context.state[SEAT], **damage})
+    nodes.states[1] = context_to_proto(context).SerializeToString()
+    assert declined(nodes.one("upload", 1, good))
+    assert nodes.seat(1) is None
+    following = session(attempt=2)
+    following.play()
+    assert following.total().any()
+
+
+def test_a_locked_ledger_declines_a_step(session, nodes, home):
+    at = session()
+    at.play("join")
+    other = open_host(home, 1)
+    try:
+        assert declined(nodes.one("deal", 1, at.messages("deal")["1"]))
+    finally:
+        other.close()
+
+
+def test_nothing_of_the_user_is_in_the_state_that_flower_keeps(session, nodes, history):
+    at = session()
+    for step in STEPS[:-1]:
+        at.play(step)
+        for partition in (1, 2, 3):
+            raw = nodes.states[partition]
+            rows = history(partition)
+            assert not any(name in raw for name in (b"ann", b"c1", b"c2", b"c3", str(nodes.home).encode()))
+            assert not any(value.tobytes() in raw for column in (rows.time, rows.dwell) for value in column)
+
+
+def test_a_refusal_is_the_same_bytes_in_every_step(session, nodes, wire):
+    refused = set()
+    for step in STEPS:
+        refused.add(wire.pack(nodes.one(step, 1, RecordDict(parts(bytes(32), roster=b"x")))))
+        at = session(attempt=1 + STEPS.index(step))
+        if step != "join":
+            at.play(STEPS[STEPS.index(step) - 1])
+        record = at.messages(step)["1"]
+        broken = RecordDict({**record, "session": ConfigRecord({"name": b""}), "server": ConfigRecord({})})
+        refused.add(wire.pack(nodes.one(step, 1, broken)))
+        refused.add(wire.pack(nodes.one(step, 8, record)))
+    assert refused == {wire.pack(declined_record())}
+
+
+def test_the_registrar_of_consent_and_the_registration_file_are_used(session, nodes, home):
+    registrar = Ed25519PrivateKey.from_private_bytes(bytes([5]) * 32)
+    for partition in (1, 2, 3):
+        folder = client_folder(home, partition)
+        text = (folder / "consent.toml").read_text()
+        key = registrar.public_key().public_bytes_raw().hex()
+        (folder / "consent.toml").write_text(text.replace('roster_key = ""', f'roster_key = "{key}"'))
+        identity = own_key(folder / "ledger-key.pem").public_key().public_bytes_raw()
+        (folder / REGISTRATION).write_text(registration(registrar, identity).hex() + "\n")
+    at = session()
+    at.play()
+    assert at.total().any()
+    (client_folder(home, 2) / REGISTRATION).unlink()
+    assert all(map(declined, session(attempt=2).play("deal").values()))
+    (client_folder(home, 2) / REGISTRATION).write_text("no hex")
+    answers = session(attempt=2).play("join")
+    assert [name for name, each in answers.items() if declined(each)] == ["2"]
+
+
+def test_messages_are_as_long_whatever_the_history(session, nodes, home, history, wire):
+    """A whole session for an empty, a full and a held-out history of one of its clients: same order, same sizes."""
+    seen = []
+    for number, one in enumerate((history(1, 0, 0), history(2, 48, 10), history(3, 4, 4)), 1):
+        save_store(ClientStore("c1", ("ann1",), (one,)), client_folder(home, 1) / "store.npz")
+        at = session(run=f"run {number}")
+        at.play()
+        both = {step: (at.sent[step], at.answered[step]) for step in STEPS}
+        # Keys are drawn anew; how many picked whom shows in the last steps, with three clients it is everybody.
+        seen.append(
+            [(s, who, len(wire.pack(r))) for s, pair in both.items() for each in pair for who, r in each.items()]
+        )
+        assert release_of(at.task) == "measurement"
+    assert len(seen[0]) == 2 * 5 * 3
+    assert seen[0] == seen[1] == seen[2]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -65,7 +67,7 @@ def test_what_may_be_named_is_what_there_is():
         ("smallest_noise = -1", "smallest_noise = -1: input should be greater than or equal to 0"),
         ("smallest_own_noise = -1", "smallest_own_noise = -1: input should be greater than or equal to 0"),
         ("largest_clip = 0", "largest_clip = 0: input should be greater than 0"),
-        ("smallest_cohort = 0", "smallest_cohort = 0: input should be greater than or equal to 1"),
+        ("smallest_cohort = -1", "smallest_cohort = -1: input should be greater than or equal to 0"),
         ('enabled = "perhaps"', "enabled = 'perhaps': input should be a valid boolean"),
         (
             'features = ["images"]',
@@ -123,6 +125,12 @@ def test_a_written_file_has_every_key_and_says_what_it_means(tmp_path):
     assert list(tomllib.loads(text)) == list(Consent.model_fields)
     for name, info in Consent.model_fields.items():
         assert f"# {info.description}\n{name} = " in text
+
+
+def test_the_documentation_has_every_key_with_its_default_and_its_meaning():
+    page = (Path(__file__).parents[2] / "docs" / "consent.md").read_text()
+    for name, value in Consent().model_dump(mode="json").items():
+        assert f"| `{name}` | `{json.dumps(value)}` | {Consent.model_fields[name].description} |\n" in page
 
 
 def a_history():

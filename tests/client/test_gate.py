@@ -288,6 +288,15 @@ def test_without_named_servers_the_first_is_the_only_one(gate, request_of):
     refused(one, request_of(run="next", server=OTHER), f"consent.servers: none named, so the first, {SERVER}; not")
 
 
+def test_the_first_stays_the_first_when_names_are_struck_out_again(gate, request_of, consent):
+    one = gate(servers=(SERVER, OTHER))
+    pay(one, request_of())
+    pay(one, request_of(run="next", server=OTHER))
+    one.consents = {"1": consent()}
+    ask(one, request_of(run="third"))
+    refused(one, request_of(run="third", server=OTHER), f"consent.servers: none named, so the first, {SERVER}; not")
+
+
 def test_named_servers_are_all_accepted_each_with_its_own_runs(gate, request_of):
     one = gate(servers=(SERVER, OTHER))
     pay(one, request_of())
@@ -347,6 +356,8 @@ def test_each_kind_has_its_own_participations_per_run(release, limit, gate, requ
     refused(one, replace(first, round=9), f"{release}: all {limit} participations are used up")
     ask(one, replace(first, round=9), client="2")  # everybody pays for itself
     ask(one, replace(first, run="next"))
+    pay(one, replace(first, run="next"), times=limit)
+    refused(one, replace(first, run="next", round=9), f"{release}: all {limit} participations are used up")
     for other in set(RELEASES) - {release}:
         ask(one, replace(first, release=other))
 

@@ -96,6 +96,14 @@ def test_tests_that_cannot_run_have_noticed_nothing(tree):
         assert verdict.why.startswith("its tests did not run")
 
 
+def test_a_test_that_fails_because_the_machine_is_slow_has_noticed_nothing(tree):
+    slow = "import hypothesis.errors\n\n\ndef test_slow():\n    raise hypothesis.errors.FailedHealthCheck('slow')\n"
+    (tree / "tests" / "test_slow.py").write_text(slow)
+    verdict = mutations.judge(mutation(tests=("tests/test_slow.py::test_slow",)), tree)
+    assert verdict.test is None
+    assert "not for this" in verdict.why
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

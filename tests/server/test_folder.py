@@ -13,7 +13,7 @@ from shared.errors import ConfigError, RunError
 
 @pytest.fixture
 def service():
-    return Service(Config(rounds=7), "simulation", clients=3, users_per_client=2, users=6)
+    return Service(Config(rounds=7), "simulation", clients=3, users_per_client=2, users=6, registered=("ab" * 32,))
 
 
 def test_what_was_written_is_read(service, tmp_path):
@@ -31,6 +31,9 @@ def test_a_missing_file_says_what_to_do(tmp_path):
     [
         (lambda raw: raw.pop("config"), "not a service description"),
         (lambda raw: raw.pop("users"), "not a service description"),
+        (lambda raw: raw.pop("registered"), "not a service description"),
+        (lambda raw: raw.update(registered=["not hex"]), "not a service description"),
+        (lambda raw: raw.update(registered=7), "not a service description"),
         (lambda raw: raw.update(code="x"), "not a service description"),
         (lambda raw: raw.update(kind="production"), "kind 'production' must be one of simulation, deployment"),
         (lambda raw: raw.update(clients=0), "clients 0 must be a whole number above 0"),

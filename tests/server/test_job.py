@@ -52,7 +52,7 @@ def test_every_mth_round_and_the_last_are_measured(every, rounds, measured):
     ("size", "updates", "measurements"), [("everybody", 10, 3), (20, 10, 3), (10, 5, 2), (1, 1, 1)]
 )
 def test_participations_cover_the_share_of_rounds_that_a_client_is_asked_in(size, updates, measurements):
-    made = job(config(cohort={"size": size}))
+    made = job(config(cohort={"size": size}, privacy={"trust": "local"}))
     assert made.plan.update.participations == updates
     assert made.plan.measurement.participations == measurements
     assert made.cohort_size == (20 if size == "everybody" else size)
@@ -64,8 +64,11 @@ def test_participations_can_be_named():
 
 @pytest.mark.parametrize(("smallest", "clients"), [(0.9, 18), (0.901, 19), (1.0, 20), (0.01, 1)])
 def test_the_smallest_cohort_is_a_share_of_the_cohort(smallest, clients):
-    assert job(config(cohort={"smallest": smallest})).plan.smallest_cohort == clients
-    assert job(config(cohort={"smallest": smallest, "size": 10})).plan.smallest_cohort == max(1, math.ceil(clients / 2))
+    privacy = {"trust": "local"}
+    assert job(config(cohort={"smallest": smallest}, privacy=privacy)).plan.smallest_cohort == clients
+    assert job(config(cohort={"smallest": smallest, "size": 10}, privacy=privacy)).plan.smallest_cohort == max(
+        1, math.ceil(clients / 2)
+    )
 
 
 @pytest.mark.parametrize("size", [0, -1, 21])
@@ -91,6 +94,44 @@ def test_local_steps_are_in_the_plan_where_they_cost(trust, steps):
     made = job(config(privacy={"trust": trust}, policy={"local_iterations": 3}))
     assert made.plan.update.inner_steps == steps
     assert made.targets.iterations_fixed is (trust == "local")
+
+
+POISSON = {"cohort": {"sampling": "poisson", "size": 5, "smallest": 0}, "privacy": {"trust": "central"}}
+
+
+def test_a_poisson_cohort_may_have_any_size_and_a_client_be_in_all_of_them():
+    made = job(config(**POISSON))
+    assert made.plan.sampling == 0.25
+    assert made.plan.smallest_cohort == 0
+    assert made.plan.full() == {"update": 10, "measurement": 3, "statistics": 1}
+    assert claims(made.plan).recipients_amplified < claims(made.plan).recipients <= 8.0
+    assert job(config(cohort={"size": 5})).plan.sampling is None
+
+
+@pytest.mark.parametrize("survivors", [0, 5, 20])
+def test_under_poisson_nothing_that_is_published_depends_on_how_many_were_drawn(survivors):
+    assert job(config(**POISSON)).counted(survivors) == 5
+    assert job(config(cohort={"size": 5})).counted(survivors) == survivors
+    assert job().counted(survivors) == survivors
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"privacy": {"trust": "distributed"}}, "needs privacy.trust 'central', not 'distributed'"),
+        ({"privacy": {"trust": "local"}}, "needs privacy.trust 'central', not 'local'"),
+        ({"cohort": {"smallest": 0.9}}, "write cohort.smallest = 0"),
+        ({"cohort": {"size": "everybody"}}, "sampling rate 1.0 must be above 0 and below 1"),
+        ({"privacy": {"participations": 3}}, 'write privacy.participations = "rounds"'),
+    ],
+)
+def test_what_poisson_cannot_be_combined_with_is_a_sentence(changes, sentence):
+    with pytest.raises(PlanError, match=sentence):
+        job(config(**merged(POISSON, changes)))
+
+
+def test_a_smallest_cohort_of_nobody_is_for_poisson_alone():
+    assert job(config(cohort={"smallest": 0}, privacy={"trust": "local"})).plan.smallest_cohort == 1
 
 
 def test_nothing_is_known_before_the_first_round():

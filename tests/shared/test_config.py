@@ -45,7 +45,7 @@ RANGES = {
     "privacy.clip": (SMALL, 1000.0, 0.0, 1000.1),
     "privacy.measurement_share": (0.0, 1 - SMALL, -SMALL, 1.0),
     "privacy.statistics_share": (0.0, 1 - SMALL, -SMALL, 1.0),
-    "cohort.smallest": (SMALL, 1.0, 0.0, 1.001),
+    "cohort.smallest": (0.0, 1.0, -SMALL, 1.001),
     "cohort.deadline": (SMALL, 86_400.0, 0.0, 86_401.0),
     "model.rank": (1, 1024, 0, 1025),
     "model.buckets": (1, 10_000_000, 0, 10_000_001),
@@ -68,6 +68,7 @@ RANGES = {
 CHOICES = {
     "privacy.unit": ("user", "interaction"),
     "privacy.trust": ("local", "distributed", "central"),
+    "cohort.sampling": ("fixed", "poisson"),
     "training.loss": ("softmax", "bpr", "squared"),
     "training.server_optimizer": ("fedavg", "fedadam", "fedadagrad"),
     "policy.controller": ("rules", "static"),

@@ -64,6 +64,43 @@ def test_no_privacy_is_loud(command, tiny_data, tmp_path):
     assert "NO DIFFERENTIAL PRIVACY" in err
 
 
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        (
+            "secure_aggregation=ideal",
+            "sums are not masked in this simulation (secure_aggregation = ideal; --set secure_",
+        ),
+        ("secure_aggregation=real", "all releases counted; vectors are masked, so the server learns sums alone."),
+        ("privacy.trust=local", "trust local, delta 0.001), all releases counted."),
+    ],
+)
+def test_the_promise_says_what_is_masked_and_how_to_switch(command, tiny_data, tmp_path, setting, sentence):
+    arguments = ["run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), *SETS]
+    code, out, err = command(*arguments, "--set", "users_per_client=6", "--set", setting)
+    assert code == 0
+    assert sentence in " ".join(err.split())
+    assert ("sums not masked in this simulation" in " ".join(out.split())) == (setting == "secure_aggregation=ideal")
+
+
+def test_a_used_up_budget_is_one_sentence_exit_code_0_and_recommending_goes_on(command, tiny_data, tmp_path):
+    folder = tmp_path / "a"
+    arguments = ["run", "synthetic", "--data", str(tiny_data), "--out", str(folder), *SETS, "--set", "rounds=4"]
+    code, out, _ = command(*arguments, "--set", "privacy.participations=2", "--set", "privacy.epsilon=50")
+    assert code == 0
+    said = " ".join(out.split())
+    assert "The privacy budget is used up: after 2 of 4 rounds too few clients have a participation left" in said
+    assert "the model of round 2 (best private estimate) and its policy, now frozen, are kept" in said
+    code, out, _ = command("recommend", str(folder), "--user", "u3", "--count", "3", "--json")
+    assert code == 0
+    assert len(json.loads(out)["recommendations"]) == 3
+
+
+def test_a_run_with_budget_left_does_not_speak_of_one_that_is_used_up(finished, command, tiny_data, tmp_path):
+    _, out, _ = command("run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "b"), *SETS)
+    assert "used up" not in out
+
+
 def test_quiet_says_nothing_on_the_way(command, tiny_data, tmp_path):
     _, out, err = command("run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), "--quiet", *SETS)
     assert err == ""

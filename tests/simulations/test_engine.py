@@ -15,9 +15,10 @@ def batches(monkeypatch):
     """Stands for the host: remembers who was asked together."""
     asked: list[tuple[tuple[str, ...], str]] = []
 
-    def answer_all(_host, clients, record):
-        asked.append((tuple(clients), record.config_records["task"]["json"]))
-        return {client: declined_record() for client in clients}
+    def answer_all(_host, records):
+        (text,) = {record.config_records["task"]["json"] for record in records.values()}
+        asked.append((tuple(records), text))
+        return {client: declined_record() for client in records}
 
     monkeypatch.setattr(engine, "answer_all", answer_all)
     return asked
@@ -54,6 +55,18 @@ def test_different_content_is_never_mixed(grid, batches):
     while pending:
         pending -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(pending)}
     assert batches == [(("1", "2"), "a"), (("3",), "b")]
+
+
+def test_messages_of_one_task_are_one_batch_whatever_receipt_each_client_is_told(grid, batches):
+    shared = ConfigRecord({"json": "a"})
+    pending = set()
+    for node in (1, 2, 3):
+        own = ConfigRecord({"seq": node, "tip": str(node)})
+        pending |= send(grid, RecordDict({"task": shared, "receipt": own}), [node])
+    pending |= send(grid, RecordDict({"task": ConfigRecord({"json": "b"})}), [4])
+    while pending:
+        pending -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(pending)}
+    assert batches == [(("1", "2", "3"), "a"), (("4",), "b")]
 
 
 def test_nothing_runs_before_it_is_pulled_and_nothing_is_left_after(grid, batches):

@@ -1,9 +1,10 @@
 """kill -9 at every durable step of a run, and a power cut in the middle of it; then ``resume``.
 
-A child process runs a whole tiny simulation and is killed at the n-th sync or rename: before it (a process dies: the
-bytes are there), torn (the power fails: half of what was not synced is lost), or after it. Another child resumes. For
-every n the ledgers must show: nothing free, nothing released twice for one payment, everything charged, and the run
-goes on. Children are forked from this process, which has loaded what is slow to load.
+A child process runs a whole tiny simulation and is killed at the n-th sync or rename. "whole": the process dies at a
+sync, and all that was written is there, as after the sync; or after a rename. "torn": the power fails at a sync, and
+half of what was not synced is lost. Another child resumes. For every n the ledgers must show: nothing free, nothing
+released twice for one payment, everything charged, and the run goes on. Children are forked from this process, which
+has loaded what is slow to load.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from shared.privacy.ledger import read_ledger
 from shared.privacy.plan import RELEASES, claims
 from simulations.config import resolve
 from simulations.engine import InProcessGrid
+from simulations.mending import CHECKPOINT, CLIENT_LEDGER, CONFIG, SERVER_LEDGER
 from simulations.model import model_of, read_model, write_model
-from simulations.run import CHECKPOINT, CLIENT_LEDGER, SERVER_LEDGER, Screen, new_run, resume_run
+from simulations.run import Screen, job_of, new_run, resume_run
+from simulations.world import load_world
 
-MODES = ("before", "torn", "after")
 LAST = (SERVER_LEDGER, CLIENT_LEDGER, CHECKPOINT, "best.safetensors", "model.safetensors")
 SILENT = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
 SETS = ["rounds=2", "model.text_encoder=none", "model.rank=2", "policy.measure_every=1", "training.context=4"]
 SETS += ["training.targets=2", "training.negatives=4", "privacy.delta=1e-3", "policy.k=10", "policy.depth=12"]
-SETS += ["cohort.deadline=20"]
+SETS += ["cohort.deadline=20", "privacy.epsilon=60", "privacy.measurement_share=0.6"]  # so that recall can be told
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Fault:
 
     folder: Path
     kill_at: int = 0
-    mode: str = "before"
+    mode: str = "whole"
     names: list[str] = field(default_factory=list)
     synced: dict[int, int] = field(default_factory=dict)
 
@@ -56,30 +58,21 @@ class Fault:
             return
         status = os.fstat(handle)
         before = 0 if path.is_dir() else min(self.synced.get(status.st_ino, 0), status.st_size)
-        if self._due(f"sync {path.name}") and self.mode == "torn" and not path.is_dir():
-            os.truncate(path, before + (status.st_size - before) // 2)
-        self._die(unless="after")
-        # What is killed needs no real sync: the page cache outlives a process.
-        self.synced[status.st_ino] = status.st_size
-        self._die()
+        if self._due(f"sync {path.name}"):
+            if self.mode == "torn" and not path.is_dir():
+                os.truncate(path, before + (status.st_size - before) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.synced[status.st_ino] = status.st_size  # no real sync: what is killed leaves its page cache behind
 
     def _replace(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> None:
-        due = Path(new).is_relative_to(self.folder)
-        if due:
-            self._due(f"rename {Path(new).name}")
-            self._die(unless="after")
-            self.synced.pop(os.stat(old).st_ino, None)  # noqa: PTH116 - beside os.replace
+        self.synced.pop(os.stat(old).st_ino, None)  # noqa: PTH116 - beside os.replace
         self.replace(old, new)
-        if due:
-            self._die()
+        if Path(new).is_relative_to(self.folder) and self._due(f"rename {Path(new).name}"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _due(self, name: str) -> bool:
         self.names.append(name)
         return len(self.names) == self.kill_at
-
-    def _die(self, *, unless: str = "") -> None:
-        if len(self.names) == self.kill_at and self.mode != unless:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class WatchedGrid(InProcessGrid):
@@ -108,19 +101,24 @@ class Walk:
     """The tiny simulation, and its runs in child processes."""
 
     def __init__(self, root: Path) -> None:
-        import torch  # noqa: F401 - children inherit what is loaded here
-        from opacus import GradSampleModule  # noqa: F401 - as above
-
-        import client.training  # noqa: F401 - as above
-
         self.root, self.data = root, root / "data"
         self.data.mkdir()
-        items = ["id,title,text", *(f"i{n},thing {n},a thing of kind {n % 3}" for n in range(12))]
+        items = ["id,title,text", *(f"i{n},thing {n},a thing of kind {n % 3}" for n in range(16))]
         rows = ["user,item,time"]
-        rows += [f"u{u},i{(u + 2 * n) % 12},{1000 * n + u}" for u in range(6) for n in range(6)]
+        rows += [f"u{u},i{(u + 5 * n) % 16},{1000 * n + u}" for u in range(6) for n in range(12)]
         (self.data / "items.csv").write_text("\n".join(items) + "\n")
         (self.data / "interactions.csv").write_text("\n".join(rows) + "\n")
-        self.worlds: dict[str, object] = {}
+        # Children inherit what is loaded, computed and remembered here.
+        self.world = load_world(self.config("seed=1", "secure_aggregation=ideal"), root, None, SILENT.say)
+        self.job = job_of(self.config("seed=1", "secure_aggregation=ideal"), self.world, "run")
+        (root / "warm").mkdir()
+        new_run(
+            self.config("seed=1", "secure_aggregation=ideal"),
+            root / "warm" / "run",
+            cache=root,
+            source=None,
+            screen=SILENT,
+        )
 
     def config(self, *sets: str):
         return resolve("synthetic", sets=[*SETS, *sets], seed=None, data=self.data)
@@ -145,6 +143,7 @@ class Walk:
             WatchedGrid.log = folder.parent / "wire.jsonl"
             simulations.run.InProcessGrid = WatchedGrid
             simulations.run.finish = quick_finish
+            simulations.run.load_world = lambda *_arguments: self.world
             (fault or Fault(folder)).install()
             body()
             code = 0
@@ -264,3 +263,80 @@ class Killed:
     def error(self) -> str:
         path = self.folder.parent / "error.txt"
         return path.read_text() if path.exists() else ""
+
+
+def resumed(walk: Walk, killed: Killed) -> dict | None:
+    """Resume and read the summary; None = nothing had begun, and the sentence says so."""
+    code = walk.resume(killed.folder)
+    if not (killed.folder / CONFIG).exists():
+        assert code == 1
+        assert "no run here" in killed.error()
+        return None
+    assert code == 0, killed.error()
+    assert not [path.name for path in killed.folder.iterdir() if path.suffix in {".new", ".tmp"}]
+    return check_end(killed.folder)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in LAST if (folder / name).exists()}
+
+
+def cases(walk: Walk, *sets: str) -> list[tuple[int, str, str]]:
+    """Every state of the disk that a kill can leave, once: (step, mode, name).
+
+    What stands in a draft is never read, and a folder's sync changes nothing that another process sees.
+    """
+    out, steps = [], walk.steps(*sets)
+    assert {f"rename {name}" for name in LAST if name.endswith("safetensors")} < set(steps)
+    for number, name in enumerate(steps, 1):
+        what, _, file = name.partition(" ")
+        modes = ("whole",) if what == "rename" else ("torn",) if file.startswith(".") else ("whole", "torn")
+        out += [(number, mode, name) for mode in modes if (walk.root / file).suffix or what == "rename"]
+    return out
+
+
+@pytest.mark.parametrize("aggregation", ["ideal", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_seeded_run_killed_anywhere_ends_with_the_bytes_of_the_unbroken_one(walk, aggregation):
+    sets = [f"secure_aggregation={aggregation}", "seed=1"]
+    whole = walk.root / f"whole-{aggregation}" / "run"
+    whole.parent.mkdir()
+    assert walk.run(whole, *sets) == 0
+    for step, mode, name in cases(walk, *sets):
+        killed = Killed(walk, step, mode, *sets)
+        where = f"killed {mode} step {step}, {name}"
+        if resumed(walk, killed) is None:
+            continue
+        assert digests(killed.folder) == digests(whole), where
+        check_payments(killed.folder)
+        check_wire(killed.folder, seeded=True)
+        check_budget(killed.folder, walk.job)
+
+
+@pytest.mark.parametrize("aggregation", ["ideal", pytest.param("real", marks=pytest.mark.slow)])
+def test_an_unseeded_run_killed_anywhere_pays_again_with_new_noise(walk, aggregation):
+    """What was paid stays paid, and a retried release is another attempt, charged again."""
+    sets = [f"secure_aggregation={aggregation}", "seed=none"]
+    for step, mode, name in cases(walk, *sets):
+        killed = Killed(walk, step, mode, *sets)
+        where = f"killed {mode} step {step}, {name}"
+        done = load_state(killed.folder / CHECKPOINT).ledgers if (killed.folder / CHECKPOINT).exists() else {}
+        summary = resumed(walk, killed)
+        if summary is None:
+            continue
+        for ledger, before in killed.ledgers.items():
+            assert kept(before, (killed.folder / ledger).read_bytes()), where
+        check_payments(killed.folder)
+        check_wire(killed.folder, seeded=False)
+        check_budget(killed.folder, walk.job)
+        check_retries(killed, done.get(SERVER_LEDGER, 0), summary)
+
+
+def check_retries(killed: Killed, done: int, summary: dict) -> None:
+    """What was asked for after the checkpoint is asked for again as the next attempt, or the budget for it is gone."""
+    before = killed.ledgers[SERVER_LEDGER].count(b"\n")
+    lines = list(read_ledger(killed.folder / SERVER_LEDGER))
+    lost = [release(line.event) for line in lines if line.event["type"] == "intent" and done < line.number <= before]
+    again = {release(line.event) for line in lines if line.event["type"] == "intent" and line.number > before}
+    for number, attempt, kind in lost:
+        if (number, attempt + 1, kind) not in again:
+            assert kind != "update" or summary["stopped"] == "budget exhausted"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import server.coordinator
 from server.checkpoint import load_state
 from server.ending import better
 from server.evaluation import estimate_of
-from shared.errors import ConfigError, DataError, PlanError, RunError
+from shared.errors import ConfigError, DataError, FedrecallError, LedgerError, PlanError, RunError
 from shared.policy.recall_policy import policy_from_dict, policy_to_dict
 from shared.policy.rules import Seen, Targets, state_from_dict, step
 from shared.privacy.ledger import read_ledger
@@ -501,6 +502,75 @@ class TestBadInput:
         (tmp_path / "a" / name).unlink()
         with pytest.raises(RunError, match=rf"{name}: missing, but the checkpoint counts \d+ lines"):
             resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    @pytest.mark.parametrize("seed", [1, None])
+    @pytest.mark.parametrize("name", ["ledger.jsonl", "clients.jsonl"])
+    @pytest.mark.parametrize(("line", "sentence"), [(3, r":3: the line was edited"), (1, r":1: the line was edited")])
+    def test_an_edited_ledger_is_not_continued_and_the_line_is_named(
+        self, run, tmp_path, cache, silent, monkeypatch, name, line, sentence, seed
+    ):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a", *([] if seed else ["seed=none"]), seed=seed)
+        lines = (tmp_path / "a" / name).read_bytes().splitlines(keepends=True)
+        lines[line - 1] = lines[line - 1].replace(b'"type":"', b'"type":"x')
+        (tmp_path / "a" / name).write_bytes(b"".join(lines))
+        with pytest.raises(LedgerError, match=rf"{name}{sentence}"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    @pytest.mark.parametrize("seed", [1, None])
+    def test_a_ledger_cut_short_of_its_checkpoint_is_not_continued(
+        self, run, tmp_path, cache, silent, monkeypatch, seed
+    ):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a", *([] if seed else ["seed=none"]), seed=seed)
+        path = tmp_path / "a" / "ledger.jsonl"
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+        with pytest.raises(FedrecallError, match=r"ledger.jsonl: holds 3 lines, the checkpoint was made at \d+: lines"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_a_server_ledger_without_its_end_is_named_by_line(self, run, tmp_path, cache, silent, monkeypatch):
+        """Half a line in the middle: nothing that a crash leaves behind, so nothing that is cut off in silence."""
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a")
+        path = tmp_path / "a" / "ledger.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[3] = lines[3][:40] + b"\n"
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(LedgerError, match=r"ledger.jsonl:4: not a JSON line"):
+            resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    def test_two_real_processes_on_one_run_are_refused(self, run, tmp_path, cache, silent, monkeypatch):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a")
+        script = (
+            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True)"
+        )
+        command = [sys.executable, "-c", script + "; sys.stdin.read()", str(tmp_path / "a" / ".lock")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(RunError, match="another process works on this run"):
+                resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+            other.stdin.close()
+        resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+    @pytest.mark.parametrize("name", ["ledger.jsonl", "clients.jsonl"])
+    def test_a_ledger_that_another_process_writes_is_not_touched(self, run, tmp_path, cache, silent, monkeypatch, name):
+        with monkeypatch.context() as patch:
+            _interrupt_at(patch, 30)
+            with pytest.raises(Killed):
+                run("a")
+        with (tmp_path / "a" / name).open("ab") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(LedgerError, match=rf"{name}: in use by another process"):
+                resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
 
     def test_a_broken_row_is_named_with_its_line(self, run, tmp_path, cache, silent, monkeypatch):
         with monkeypatch.context() as patch:

@@ -12,8 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import LedgerError
-from shared.privacy import ledger as module
-from shared.privacy.ledger import GENESIS, create_ledger, open_ledger, public_hex, read_ledger
+from shared.privacy import chain
+from shared.privacy.ledger import (
+    GENESIS,
+    Receipt,
+    create_ledger,
+    open_ledger,
+    public_hex,
+    read_ledger,
+    verify_receipt,
+)
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
@@ -45,7 +53,7 @@ def forged(lines):
     """The chain recomputed by somebody without the key."""
     previous, out = GENESIS, []
     for number, raw in enumerate(lines, 1):
-        raw, previous = module._seal(number, previous, json.loads(raw)["event"], "forger")  # noqa: PLW2901 - rewritten
+        raw, previous = chain.seal_line(number, previous, json.loads(raw)["event"], "forger")  # noqa: PLW2901 - rewritten
         out.append(raw)
     return out
 
@@ -117,6 +125,106 @@ def test_any_event_comes_back_as_it_was(tmp_path, events):
     assert [line.event for line in read_ledger(path)][1:] == [event | {"type": "result"} for event in events]
 
 
+# --- receipts: what stands can be shown to others, and asked for again
+
+
+def test_a_closed_round_gives_its_signed_head_away(path):
+    ledger = open_ledger(path, KEY)
+    assert ledger.append([an_intent(4)]) is None
+    receipt = ledger.append([{"type": "result"}], head=4)
+    ledger.close()
+    *_, before, head = read_ledger(path)
+    assert receipt == Receipt(public_hex(KEY), head.number, before.hash, 4, head.event["signature"])
+    assert verify_receipt(receipt)
+
+
+def test_the_hash_of_every_line_that_stands_is_known(path):
+    hashes = [line.hash for line in read_ledger(path)]
+    ledger = open_ledger(path, KEY)
+    assert [ledger.hash_at(n) for n in range(11)] == [GENESIS, *hashes]
+    assert ledger.tip == hashes[-1]
+    ledger.append([an_intent(4)], head=4)
+    assert [ledger.hash_at(n) for n in range(1, 13)] == [line.hash for line in read_ledger(path)]
+    ledger.close()
+
+
+def test_a_ledger_holds_its_own_receipts_and_no_others(path):
+    ledger = open_ledger(path, KEY)
+    receipts = [ledger.append([an_intent(n)], head=n) for n in (4, 5)]
+    assert all(ledger.holds(r.seq, r.tip) for r in receipts)
+    assert ledger.holds(0, "")
+    assert ledger.holds(1, GENESIS)
+    last = receipts[-1]
+    for seq, tip in (
+        (last.seq + 1, last.tip),  # behind: fewer lines than the receipt
+        (last.seq + 1, ledger.tip),  # the next line is not there yet
+        (last.seq, receipts[0].tip),
+        (last.seq, "e" * 64),
+        (0, last.tip),
+        (1, ""),
+        (-1, last.tip),
+        (-len(receipts), last.tip),
+    ):
+        assert not ledger.holds(seq, tip), (seq, tip)
+    ledger.close()
+
+
+def test_a_ledger_put_back_to_a_backup_does_not_hold_what_came_after(path):
+    backup = path.read_bytes()
+    ledger = open_ledger(path, KEY)
+    receipt = ledger.append([an_intent(4)], head=4)
+    ledger.close()
+    path.write_bytes(backup)
+    ledger = open_ledger(path, KEY)
+    assert not ledger.holds(receipt.seq, receipt.tip)
+    for number in range(5, 9):  # nor when as many other lines stand there
+        ledger.append([an_intent(number)], head=number)
+        assert not ledger.holds(receipt.seq, receipt.tip)
+    ledger.close()
+
+
+def test_what_was_not_written_is_not_held(path, monkeypatch):
+    ledger = open_ledger(path, KEY)
+    before = (ledger.count, ledger.tip)
+    with pytest.raises(LedgerError):
+        ledger.append([an_intent(4), {"type": None}], head=4)
+    assert (ledger.count, ledger.tip) == before
+    monkeypatch.setattr(os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        ledger.append([an_intent(4)], head=4)
+    assert (ledger.count, ledger.tip) == before
+
+
+@pytest.mark.parametrize("since", [None, 0, 4, 10])
+def test_opening_shows_every_line_that_stands_once_and_none_that_is_to_be_replayed(path, since):
+    seen = []
+    ledger = open_ledger(path, KEY, replay_from=since, visit=seen.append)
+    standing = 10 if since is None else since
+    assert seen == list(read_ledger(path))[:standing]
+    assert ledger.count == standing
+    ledger.close()
+
+
+def test_a_replayed_round_gives_the_same_receipt(path):
+    ledger = open_ledger(path, KEY)
+    first = ledger.append([an_intent(4)], head=4)
+    ledger.close()
+    ledger = open_ledger(path, KEY, replay_from=10)
+    assert not ledger.holds(first.seq, first.tip)
+    assert ledger.append([an_intent(4)], head=4) == first
+    assert ledger.holds(first.seq, first.tip)
+    ledger.close()
+
+
+def test_a_clients_ledger_begins_without_a_plan(tmp_path):
+    ledger = create_ledger(tmp_path / "ledger.jsonl", KEY, {"type": "opened"})
+    ledger.append([{"type": "plan", "run": "a"}, {"type": "plan", "run": "b"}])
+    ledger.close()
+    lines = [line.event for line in read_ledger(tmp_path / "ledger.jsonl")]
+    assert lines[0] == {"type": "opened", "key": public_hex(KEY)}
+    assert [event.get("run") for event in lines] == [None, "a", "b"]
+
+
 # --- attacks on a finished file: each names the line
 
 
@@ -157,7 +265,7 @@ def test_a_line_that_stands_twice_is_found_at_its_copy(path, number):
 def test_a_line_renumbered_to_hide_a_dropped_one_breaks_the_chain(path):
     lines = lines_of(path)
     del lines[2]
-    lines[2] = module._seal(3, json.loads(lines[2])["prev"], json.loads(lines[2])["event"], "")[0]
+    lines[2] = chain.seal_line(3, json.loads(lines[2])["prev"], json.loads(lines[2])["event"], "")[0]
     path.write_bytes(b"".join(lines))
     refused(path, ":3: does not continue the line before: lines edited, dropped or reordered")
 
@@ -190,16 +298,17 @@ def test_a_whole_ledger_under_another_key_is_refused_to_whoever_knows_the_right_
 @pytest.mark.parametrize(
     ("event", "sentence"),
     [
-        ({"type": "plan"}, "must be the plan and name the signer's key"),
-        ({"type": "plan", "key": "no hex"}, "must be the plan and name the signer's key"),
-        ({"type": "plan", "key": 7}, "must be the plan and name the signer's key"),
-        ({"type": "plan", "key": "00" * 31}, "must be the plan and name the signer's key"),
-        ({"type": "intent", "key": public_hex(KEY)}, "must be the plan, not 'intent'"),
+        ({"type": "opened"}, "must name the signer's key"),
+        ({"type": "plan"}, "must name the signer's key"),
+        ({"type": "plan", "key": "no hex"}, "must name the signer's key"),
+        ({"type": "plan", "key": 7}, "must name the signer's key"),
+        ({"type": "plan", "key": "00" * 31}, "must name the signer's key"),
+        ({"type": "intent", "key": public_hex(KEY)}, "must be one of plan, opened, not 'intent'"),
     ],
 )
-def test_a_first_line_that_is_no_plan_is_refused(tmp_path, event, sentence):
+def test_a_first_line_without_a_key_is_refused(tmp_path, event, sentence):
     path = tmp_path / "ledger.jsonl"
-    path.write_bytes(module._seal(1, GENESIS, event, "")[0])
+    path.write_bytes(chain.seal_line(1, GENESIS, event, "")[0])
     refused(path, f":1: the first line {sentence}")
 
 
@@ -286,13 +395,13 @@ def test_an_event_nested_as_deep_as_a_parser_bears_is_no_crash(path):
 
 
 def test_an_endless_line_is_not_read_to_its_end(path, monkeypatch):
-    monkeypatch.setattr(module, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(chain, "LINE_LIMIT", 1000)
     path.write_bytes(lines_of(path)[0] + b"9" * 5000)
     refused(path, ":2: the line is longer than any ledger line")
 
 
 def test_a_line_that_could_not_be_read_back_is_not_written(path, monkeypatch):
-    monkeypatch.setattr(module, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(chain, "LINE_LIMIT", 1000)
     ledger = open_ledger(path, KEY)
     with pytest.raises(LedgerError, match=r":11: a line of \d+ bytes, more than the 1000"):
         ledger.append([{"type": "intent", "cohort": ["x"] * 1000}])
@@ -334,7 +443,7 @@ def test_a_line_that_was_never_synced_is_cut_off_on_opening_and_only_then(path, 
 
 
 def test_a_torn_end_longer_than_any_line_is_left_for_a_person(path, monkeypatch):
-    monkeypatch.setattr(module, "LINE_LIMIT", 1000)
+    monkeypatch.setattr(chain, "LINE_LIMIT", 1000)
     path.write_bytes(path.read_bytes() + b"x" * 5000)
     before = path.read_bytes()
     with pytest.raises(LedgerError, match=":11: the line is longer"):

@@ -148,6 +148,7 @@ def test_the_honest_are_never_counted_too_high(smallest, collusion):
     assert 1 <= plan.honest <= smallest
     assert plan.honest - 1 < (1 - collusion) * smallest + 1e-9
     assert plan.honest >= (1 - collusion) * smallest - 1e-6
+    assert plan.colluders == smallest - plan.honest <= collusion * smallest + 1e-6
 
 
 def test_under_central_trust_the_server_adds_a_fixed_noise_and_the_clients_none():
@@ -162,6 +163,15 @@ def test_under_local_trust_each_client_adds_all_of_it():
     assert plan.share_sigma("measurement") == plan.measurement.noise_multiplier * plan.measurement.steps
     assert plan.sum_sigma("measurement", 4) == pytest.approx(2 * plan.share_sigma("measurement"))
     assert plan.share_sigma("update") == 0.0  # its noise is added at every local step
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central", "local"])
+def test_noise_is_in_proportion_to_the_clip_not_to_its_square(trust):
+    small, large = a_plan(trust=trust, clip=0.5), a_plan(trust=trust, clip=5.0)
+    noise = [plan.update.noise_multiplier * plan.update.clip for plan in (small, large)]  # in the update's own unit
+    assert noise[1] == pytest.approx(10 * noise[0])
+    assert large.share_sigma("update") == small.share_sigma("update")  # a grid unit grows with the clip
+    assert large.sum_sigma("update", 900) == small.sum_sigma("update", 900)
 
 
 # --- claims
@@ -240,6 +250,7 @@ def test_coins_add_a_claim_and_change_no_noise():
     drawn, fixed = a_plan(**POISSON), a_plan(trust="central")
     assert [drawn.mechanism(kind) for kind in RELEASES] == [fixed.mechanism(kind) for kind in RELEASES]
     assert replace(claims(drawn), recipients_amplified=None) == claims(fixed)
+    assert (drawn.honest, drawn.colluders) == (1, 0)
     assert 1.5 < claims(drawn).recipients_amplified < 2.5 < claims(drawn).recipients <= 8.0
 
 

@@ -136,7 +136,7 @@ def test_a_client_alone_shares_nothing_with_the_others(monkeypatch):
     seconds = alone.clients_alone(12, 11, 1, 20, 3)
     assert len(seconds) == 3
     assert min(seconds) > 0
-    assert len(cleared) == 3 * 5  # every client watched, at every step
+    assert len(cleared) == 3 * 6  # every client watched, at every step and with its attestation
 
 
 def test_forgetting_empties_every_cache_of_the_protocol():
