@@ -144,7 +144,7 @@ def answer_all(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordD
     first = next(iter(asked.values()), None)
     answers = {client: declined_record() for client in asked}
     known = {client: record for client, record in asked.items() if client in host.stores}
-    if first is None or not known:
+    if first is None:
         return answers
     step = next((step for part, step in _STEPS.items() if part in first), None)
     if step is not None:
@@ -152,8 +152,10 @@ def answer_all(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordD
     if any(not same_task(record, first) for record in asked.values()):
         raise RuntimeError("answer_all: the messages are not of one task")
     try:
-        return answers | _task(host, known)
+        return answers | (_task(host, known) if known else {})
     except Exception as error:  # noqa: BLE001 - the net: whatever it is, neither its type nor its text may cross
+        for client in known:
+            host.seats.pop(client, None)
         _note(host, list(known), error)
         return answers
 
@@ -209,8 +211,8 @@ def _task(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
         seat = host.seats.pop(client)
         if client in sealed and receipt is not None:
             try:
-                host.seats[client], words = session.mask(record, seat, sealed[client])
-                answers[client] = masked_record(words, receipt)
+                seat, words, attestation = session.mask(record, seat, sealed[client], _credentials(host, client))
+                host.seats[client], answers[client] = seat, masked_record(words, attestation, receipt)
             except ProtocolError as error:
                 _note(host, [client], error)
     return answers

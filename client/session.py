@@ -93,14 +93,16 @@ def ready(record: RecordDict, seat: Seat | None, task: str) -> None:
         raise ProtocolError("secagg: a task whose plan is not the one that the invitation named")
 
 
-def mask(record: RecordDict, seat: Seat, sealed: NDArray[np.int32]) -> tuple[Seat, Words]:
-    """Step 3: mask what was sealed and paid for.
+def mask(
+    record: RecordDict, seat: Seat, sealed: NDArray[np.int32], credentials: Credentials
+) -> tuple[Seat, Words, bytes]:
+    """Step 3: mask what was sealed and paid for, and sign under which graph.
 
     Raises:
         ProtocolError: see :func:`shared.secagg.client.mask`.
     """
     member, words = client.mask(seat.member, blob(record, "graph"), blob(record, "boxes"), sealed)
-    return replace(seat, member=member), words
+    return replace(seat, member=member), words, client.attest(member, credentials.identity)
 
 
 def agree(record: RecordDict, seat: Seat, credentials: Credentials) -> tuple[Seat, bytes]:

@@ -105,7 +105,9 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
     # A fixed cohort evens participations out; a coin may come up every time.
     share = 1.0 if poisson else cohort / population
     participations = privacy.participations
-    measured = sum(measured_round(config, r) for r in range(1, config.rounds + 1))
+    # With fewer participations than rounds the run ends when they are used up; the last round is measured in any case.
+    possible = config.rounds if participations == "rounds" else min(config.rounds, int(participations / share + 1e-9))
+    measured = sum(measured_round(config, r) or r == possible for r in range(1, possible + 1))
     return Target(
         kind=kind,
         unit=privacy.unit,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from flwr.app import RecordDict
@@ -50,6 +51,7 @@ class _Tally:
 
     declined: set[str] = field(default_factory=set)
     receipts: dict[str, Receipt] = field(default_factory=dict)
+    attestations: dict[str, bytes] = field(default_factory=dict)
     up: int = 0
     down: int = 0
 
@@ -111,14 +113,15 @@ def _run(
         client: RecordDict({**tasks[client], **shared, **parts(session.name, boxes=raw), "session": shared["session"]})
         for client, raw in boxes.items()
     }
-    masked = _upload(post, session, tally, uploads, receipt_of)
+    masked = _upload(post, session, tally, uploads, receipt_of, partial(server.admit, assembly, dealt))
 
     survivors = server.survivors_of(assembly, tally.receipts)
     alive = RecordDict(parts(session.name, survivors=survivors))
     signatures = _step(post, tally, "agree", dict.fromkeys(tally.receipts, alive), SIGNATURE)
 
-    endorsed = RecordDict(parts(session.name, signatures=server.endorse(assembly, dealt, survivors, signatures)))
-    reveals = _step(post, tally, "reveal", dict.fromkeys(signatures, endorsed), reveal_size(len(assembly.names)))
+    endorsed = server.endorse(assembly, dealt, survivors, signatures, tally.attestations)
+    signed = RecordDict(parts(session.name, signatures=endorsed))
+    reveals = _step(post, tally, "reveal", dict.fromkeys(signatures, signed), reveal_size(len(assembly.names)))
     return server.unmask(assembly, dealt, survivors, masked, reveals)
 
 
@@ -146,6 +149,7 @@ def _upload(
     tally: _Tally,
     uploads: Mapping[str, RecordDict],
     receipt_of: Callable[[str, RecordDict], Receipt],
+    admit: Callable[[str, bytes], None],
 ) -> NDArray[np.uint32]:
     """The third step: the sum of the masked vectors as they come; the tally's receipts say whose are in it."""
     total = np.zeros(session.length, np.uint32)
@@ -158,9 +162,12 @@ def _upload(
             continue
         try:
             words = parse_masked(reply.content, session.length)
+            attestation = blob(reply.content, "attestation", SIGNATURE)
+            admit(client, attestation)
             tally.receipts[client] = receipt_of(client, reply.content)
         except ProtocolError:
             continue
+        tally.attestations[client] = attestation
         total += words
-        tally.up += words.nbytes
+        tally.up += words.nbytes + len(attestation)
     return total

@@ -114,10 +114,12 @@ def step_answer(raw: bytes) -> RecordDict:
     return RecordDict(_blobs({"answer": raw}))
 
 
-def masked_record(words: Words, receipt: Receipt) -> RecordDict:
-    """Client -> server: the masked vector; the same size whatever the history."""
+def masked_record(words: Words, attestation: bytes, receipt: Receipt) -> RecordDict:
+    """Client -> server: the masked vector, what it was masked under, the receipt; the same size for every history."""
     vector = ArrayRecord({"vector": Array(words)})
-    return RecordDict({"masked": vector, "receipt": ConfigRecord(asdict(receipt))})
+    return RecordDict(
+        {"masked": vector, **_blobs({"attestation": attestation}), "receipt": ConfigRecord(asdict(receipt))}
+    )
 
 
 def parse_masked(record: RecordDict, length: int) -> Words:

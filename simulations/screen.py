@@ -108,6 +108,8 @@ def privacy_sentence(summary: Row) -> str:
     left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
     if summary["secure_aggregation"].startswith("ideal"):
         left += "; sums not masked in this simulation"
+    if summary["epsilon_claims"]["recipients_amplified"] is not None:
+        left = f"; {claims['recipients_amplified']} for recipients who see neither cohorts nor their sizes" + left
     who = f"against everyone {claims['everyone']}, recipients {claims['recipients']}, server {claims['server']}{left}"
     return (
         f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, "

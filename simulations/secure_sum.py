@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -80,31 +80,13 @@ def secure_sum(
         gone.update((drop or {}).get(next(phases), ()))
         return [name for name in names if name not in gone]
 
-    meter, session = _Meter(), entropy(KEY)
+    meter = _Meter()
     identities = {name: Ed25519PrivateKey.from_private_bytes(entropy(KEY)) for name in vectors}
-    members: dict[str, client.Member] = {}
-    adverts: dict[str, bytes] = {}
-    with meter.on("client"):
-        for name in present(list(vectors)):
-            members[name], advert = client.join(
-                session, smallest, colluders, identities[name], entropy, NO_REGISTRATION
-            )
-            adverts[name] = advert.pack()
-            meter.up += len(adverts[name])
+    members, assembly, dealt = _deal(smallest, colluders, identities, entropy, present, meter)
     with meter.on("server"):
-        assembly = server.assemble(session, smallest, colluders, adverts, None)
-    deals: dict[str, bytes] = {}
-    with meter.on("client"):
-        for name in present(assembly.names):
-            members[name], dealt_by = client.deal(members[name], assembly.roster.raw, identities[name], entropy, None)
-            deals[name] = dealt_by.pack()
-            meter.up += len(deals[name])
-    meter.down += len(assembly.names) * len(assembly.roster.raw)
-    with meter.on("server"):
-        dealt = server.collect(assembly, deals)
         boxes = server.boxes_for(assembly, dealt)
     total = np.zeros(len(next(iter(vectors.values()))), np.uint32)
-    attestations: dict[str, bytes] = {}
+    attestations, signatures, reveals = (dict[str, bytes]() for _ in range(3))
     for name in present(list(boxes)):
         with meter.on("client"):
             members[name], words = client.mask(members[name], dealt.raw, boxes[name], vectors[name])
@@ -116,7 +98,6 @@ def secure_sum(
     meter.down += sum(map(len, boxes.values())) + len(boxes) * len(dealt.raw)
     with meter.on("server"):
         survivors = server.survivors_of(assembly, attestations)
-    signatures: dict[str, bytes] = {}
     with meter.on("client"):
         for name in present(list(attestations)):
             members[name], signatures[name] = client.agree(members[name], survivors, identities[name])
@@ -124,7 +105,6 @@ def secure_sum(
     meter.down += len(attestations) * len(survivors)
     with meter.on("server"):
         endorsed = server.endorse(assembly, dealt, survivors, signatures, attestations)
-    reveals: dict[str, bytes] = {}
     with meter.on("client"):
         for name in present(list(signatures)):
             reveals[name] = client.reveal(members[name], endorsed).pack()
@@ -132,6 +112,34 @@ def secure_sum(
     meter.down += len(signatures) * len(endorsed)
     with meter.on("server"):
         result = server.unmask(assembly, dealt, survivors, total, reveals)
-    return SecureSum(
-        result, tuple(attestations), meter.seconds["client"], meter.seconds["server"], meter.up, meter.down
-    )
+    spent = meter.seconds["client"], meter.seconds["server"]
+    return SecureSum(result, tuple(attestations), *spent, meter.up, meter.down)
+
+
+def _deal(
+    smallest: int,
+    colluders: int,
+    identities: Mapping[str, Ed25519PrivateKey],
+    entropy: Entropy,
+    present: Callable[[Collection[str]], list[str]],
+    meter: _Meter,
+) -> tuple[dict[str, client.Member], server.Assembly, server.Dealt]:
+    """The first two steps: keys, and shares of the secrets; the same for whatever vector."""
+    session, members = entropy(KEY), dict[str, client.Member]()
+    adverts, deals = dict[str, bytes](), dict[str, bytes]()
+    with meter.on("client"):
+        for name in present(list(identities)):
+            keys = identities[name], entropy, NO_REGISTRATION
+            members[name], advert = client.join(session, smallest, colluders, *keys)
+            adverts[name] = advert.pack()
+            meter.up += len(adverts[name])
+    with meter.on("server"):
+        assembly = server.assemble(session, smallest, colluders, adverts, None)
+    with meter.on("client"):
+        for name in present(assembly.names):
+            members[name], dealt_by = client.deal(members[name], assembly.roster.raw, identities[name], entropy, None)
+            deals[name] = dealt_by.pack()
+            meter.up += len(deals[name])
+    meter.down += len(assembly.names) * len(assembly.roster.raw)
+    with meter.on("server"):
+        return members, assembly, server.collect(assembly, deals)

@@ -98,6 +98,10 @@ class Table:
         uploads = {c: answer for c, answer in self.answered["upload"].items() if not is_declined(answer)}
         return {c: parse_masked(answer, vector_length(self.task)) for c, answer in uploads.items()}
 
+    def attestations(self) -> dict[str, bytes]:
+        uploads = {c: answer for c, answer in self.answered["upload"].items() if not is_declined(answer)}
+        return {c: blob(answer, "attestation") for c, answer in uploads.items()}
+
     def _join(self) -> dict[str, RecordDict]:
         made = {last: addressed(self.invitation, last) for last in {None, *self.receipts.values()}}
         return {client: made[self.receipts.get(client)] for client in self.clients}
@@ -122,7 +126,7 @@ class Table:
 
     def _reveal(self) -> dict[str, RecordDict]:
         signatures = self.blobs("agree")
-        raw = server.endorse(self.assembly, self.dealt, self.survivors, signatures)
+        raw = server.endorse(self.assembly, self.dealt, self.survivors, signatures, self.attestations())
         return dict.fromkeys(signatures, RecordDict(parts(self.name, signatures=raw)))
 
 

@@ -181,7 +181,7 @@ def endorse(
     dealt: Dealt,
     survivors: bytes,
     signatures: Mapping[str, bytes],
-    attestations: Mapping[str, bytes] | None = None,
+    attestations: Mapping[str, bytes],
 ) -> bytes:
     """A signature of each survivor: on the survivors if that verifies, else on the graph.
 
@@ -201,7 +201,7 @@ def endorse(
         if signed(assembly.roster.adverts[number].identity, signature, "survivors", assembly.session, said):
             signers.append(number)
         else:
-            signature = (attestations or {}).get(name, b"")
+            signature = attestations.get(name, b"")
             admit(assembly, dealt, name, signature)
         kept.append(signature)
     _check_quorum(len(signers), assembly.terms, "signed")

@@ -1,8 +1,8 @@
 """The public numbers of a session: how many neighbours, which thresholds; computed alike by both sides.
 
-A session's promise rests on three events being rare. Their probabilities are bounded here for the worst choice of
-colluders and of dropouts, the latter made after the neighbours are known (as in Bell et al. 2020, section 4, with the
-neighbours picked by each client and the survivors agreed on by everybody).
+A session's promise rests on three events being rare. Their probabilities are bounded here, the two that secrecy rests
+on for the worst choice of dropouts, made after the neighbours are known (as in Bell et al. 2020, section 4, with the
+neighbours picked by each client and the survivors agreed on by everybody). Proofs: docs/secure-aggregation.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-SECRECY: Final = -40.0  # log2 of the chance that a session gives away more than the sum over its honest survivors
+SECRECY: Final = -40.0  # log2 of the chance of each of two ways to learn more than the sum over the honest survivors
 RECOVERY: Final = -10.0  # log2 of the chance that a session with as many dropouts as tolerated cannot be unmasked
 LARGEST_ROSTER: Final = 100_000
 
@@ -48,10 +48,10 @@ def terms_for(members: int, smallest: int, colluders: int) -> Terms:
         colluders: members that may work with the server, from the plan.
 
     Formal guarantees:
-        With at most ``colluders`` members on the server's side, except with probability ``2^SECRECY``: (a) no honest
-        client has ``threshold`` colluding holders; (b) the honest survivors cannot be split into two groups without a
-        mask between them while each can still be unmasked. Any two quorums share an honest client, so there is one
-        agreed set of survivors, and it has at least ``smallest`` members.
+        With at most ``colluders`` members on the server's side, except with probability ``2^SECRECY`` each: (a) no
+        honest client has ``threshold`` colluding holders; (b) no set of survivors each of whom has enough holders left
+        splits into two groups of honest ones without a mask between them. Any two quorums share an honest client, so
+        there is one agreed set of survivors, and it has at least ``smallest`` members.
 
     Raises:
         ValueError: no such session can be: fewer members than ``smallest``, none, too many, or colluders that leave no

@@ -62,7 +62,7 @@ def clients_alone(members: int, smallest: int, colluders: int, values: int, watc
     said = client.transcript(roster, keys.digest(collected.raw), survivors)
     # Of those who are not watched nothing more is needed than their signatures.
     signatures = {str(n): keys.sign(key, "survivors", session, said) for n, key in enumerate(identities)}
-    endorsed, vector = server.endorse(assembly, collected, survivors, signatures), np.zeros(values, np.int32)
+    endorsed, vector = server.endorse(assembly, collected, survivors, signatures, {}), np.zeros(values, np.int32)
     for n in watch.seconds:
         masked, _ = watch(n, client.mask, dealt[n][0], collected.raw, boxes[str(n)], vector)
         watch(n, client.attest, masked, identities[n])

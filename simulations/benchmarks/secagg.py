@@ -134,7 +134,7 @@ def _peer(terms: Terms, values: int, repeats: int) -> Row:
     vectors = dict(enumerate(_reals(terms.members, values), 1))
     gone = range(1, terms.members - terms.smallest + 1)
     right = np.mean([vectors[number] for number in vectors if number not in gone], axis=0)
-    neighbours = terms.neighbours + terms.neighbours % 2  # Flower's ring takes an even number
+    neighbours = terms.neighbours - terms.neighbours % 2  # Flower's ring takes an even number: less work, not more
     session = partial(
         flower_secagg_plus, vectors, neighbours=neighbours, threshold=terms.threshold, drop={"upload": gone}
     )

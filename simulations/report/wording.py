@@ -166,9 +166,12 @@ def _claims(summary: Json) -> tuple[tuple[str, str], ...]:
     names = {
         "everyone": "everybody who sees what is released",
         "recipients": "recipients of models and reports",
+        "recipients_amplified": "recipients who see neither cohorts nor their sizes",
         "server": "the server",
     }
     rows = [(names[key], upper(said[key])) for key in names if key in said]
+    if said.get("recipients_amplified") is None:  # only Poisson cohorts under trust central have such a claim
+        rows = [row for row in rows if row[0] != names["recipients_amplified"]]
     if "epsilon_if_others_collude" in summary:
         alone = summary["epsilon_if_others_collude"]
         rows.append(("the server, if every other client belongs to it", upper(alone)))

@@ -48,6 +48,12 @@ def test_every_mth_round_and_the_last_are_measured(every, rounds, measured):
     assert job(made).plan.measurement.participations == len(measured)
 
 
+@pytest.mark.parametrize(("size", "allowed", "measurements"), [("everybody", 6, 2), ("everybody", 8, 2), (10, 3, 1)])
+def test_no_budget_is_kept_for_measurements_of_rounds_that_participations_do_not_reach(size, allowed, measurements):
+    made = job(config(cohort={"size": size}, privacy={"participations": allowed}))  # 6, 8 and 6 rounds of 10
+    assert made.plan.measurement.participations == measurements
+
+
 @pytest.mark.parametrize(
     ("size", "updates", "measurements"), [("everybody", 10, 3), (20, 10, 3), (10, 5, 2), (1, 1, 1)]
 )

@@ -81,7 +81,7 @@ class Honest:
 
 def uploaded(words, member, name, receipt=None):
     """What a client sends in the third step."""
-    return masked_record(words, receipt or receipt_for(name))
+    return masked_record(words, client.attest(member, key_of(name)), receipt or receipt_for(name))
 
 
 @dataclass
@@ -193,6 +193,12 @@ def test_the_sum_is_that_of_the_plain_vectors_in_any_order():
         assert answers.receipts == {name: receipt_for(name) for name in CLIENTS}
 
 
+def test_another_clients_attestation_is_none():
+    grid = FakeGrid()
+    grid.how["c3", "upload"] = lambda a: [(attested(a, grid.answers["c1", "upload"]["attestation"]["raw"]), None)]
+    assert ask(grid).failed == ("c3",)
+
+
 def test_a_part_of_the_clients_is_a_session_of_its_own():
     grid = FakeGrid()
     answers = ask(grid, cohort=CLIENTS[2:])
@@ -281,7 +287,18 @@ def changed(answer, name, part):
     return RecordDict({**answer, name: part})
 
 
+def attested(answer, raw):
+    return changed(answer, "attestation", ConfigRecord({"raw": raw}))
+
+
 BAD_UPLOADS = {
+    "no attestation": lambda a: RecordDict({n: a[n] for n in a if n != "attestation"}),
+    "an attestation of zeros": lambda a: attested(a, bytes(64)),
+    "an attestation cut short": lambda a: attested(a, a["attestation"]["raw"][:-1]),
+    "an attestation of another purpose": lambda a: attested(
+        a, key_of("c3").sign(b"fedrecall secagg 1 survivors:" + NAME)
+    ),
+    "a long attestation": lambda a: attested(a, a["attestation"]["raw"] * 2),
     "no receipt": lambda a: RecordDict({n: a[n] for n in a if n != "receipt"}),
     "a receipt that nobody signed": lambda a: changed(a, "receipt", ConfigRecord({**a["receipt"], "tip": "cd" * 32})),
     "a plain vector": lambda a: changed(a, "masked", ArrayRecord({"vector": Array(np.ones(LENGTH, np.int32))})),
@@ -466,6 +483,13 @@ def test_each_step_has_its_route_and_goes_to_those_of_the_step_before():
                 assert session_of(message.content) == NAME
 
 
+def test_shares_are_asked_of_those_who_signed():
+    grid = FakeGrid({("c1", "agree"): nothing, ("c4", "agree"): flipped(3)})
+    answers = ask(grid)
+    assert answers.total.tolist() == plain(CLIENTS).tolist()
+    assert sorted(grid.asked["reveal"]) == ["c0", "c2", "c3", "c4", "c5", "c6"]  # c4's signature was looked at later
+
+
 def test_everybody_is_shown_the_same_but_for_its_boxes():
     grid = FakeGrid()
     ask(grid)
@@ -499,6 +523,13 @@ def test_bytes_are_counted_both_ways():
     )
     arrays = sum(m.content["arrays"].count_bytes() for m in grid.asked["upload"].values())
     assert answers.down == raw + arrays
+
+
+@pytest.mark.parametrize("step", ["join", "deal", "agree", "reveal"])
+def test_an_answer_that_is_too_long_is_not_even_counted(step):
+    answers = ask(FakeGrid({("c3", step): LEAVING["send too much"]}))
+    assert answers.enough
+    assert answers.up < 1 << 16
 
 
 def test_nothing_is_kept_between_sessions():

@@ -61,7 +61,7 @@ from shared.secagg import client as protocol
 from shared.secagg.messages import ADVERT, NO_REGISTRATION, deals_size
 from shared.sessions import STEP_TYPES, blob, invitation_digest, masked_record, parse_masked, step_answer
 
-AT_CLIENTS, AT_THE_SERVER, PLAIN, BY_HYPOTHESIS = 5000, 4000, 1000, 600  # messages, at least
+AT_CLIENTS, AT_THE_SERVER, PLAIN, BY_HYPOTHESIS = 6000, 4000, 1000, 300  # messages, at least
 PEOPLE = 6
 STEPS = ("join", "deal", "upload", "agree", "reveal")
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
@@ -84,6 +84,7 @@ def test_the_counts_add_up_to_ten_thousand():
 
 
 HUGE = b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(128)
+WORDS = [np.array([value], "<f4").tobytes() for value in (np.nan, np.inf, -np.inf, 3e38, 0.0)] + [b"\1\0\0\0"]
 SCALARS = [0, -1, 1, 2**31, 2**62, -(2**62), 2**63 - 1, 1e308, float("nan"), float("inf"), -0.0, True, False]
 SCALARS += ["", "x", "\0", "é" * 50, "[" * 5000, "9" * 5000, "update", "local", "declined", "1e999", "NaN", "null"]
 SCALARS += [b"", b"\0", b"\xff" * 33, bytes(64), [], [1, 2], ["a"], [b"a", b""], [0.5], [True]]
@@ -248,11 +249,7 @@ class Mutator:
             case 4:
                 lies |= {"data": HUGE + array.data[128:]}
             case 5:
-                values = array.numpy().copy()
-                values[int(self.rng.integers(len(values)))] = (
-                    self.pick([0, 1, 100]) if values.dtype.kind in "ui" else np.nan
-                )
-                return ArrayRecord({**arrays, name: Array(values)})
+                lies |= {"data": array.data[:128] + self.pick(WORDS) + array.data[132:]}  # behind numpy's header
             case _:
                 lies |= {"data": self._bytes(array.data)}
         return ArrayRecord({**arrays, name: Array(**lies)})
@@ -491,8 +488,9 @@ def test_clients_answer_thousands_of_mutated_messages_with_a_refusal_or_as_they_
     mutate = Mutator(np.random.default_rng(11), [case.record for case in cases])
     by_step = {step: [case for case in cases if case.step == step] for step in (*STEPS, "local")}
     counts, refused, vectors = dict.fromkeys(by_step, 0), 0, 0
-    tracemalloc.start()
     for number in range(2, AT_CLIENTS + 2):
+        if number == AT_CLIENTS * 9 // 10:  # it slows everything down
+            tracemalloc.start()
         step = mutate.pick(by_step)
         case = mutate.pick(by_step[step])
         record = case.record
@@ -506,7 +504,7 @@ def test_clients_answer_thousands_of_mutated_messages_with_a_refusal_or_as_they_
         seated(host, case, record, invited=mutate.rng.random() < 0.9)
         reply = answer(host, case.client, record)
         declined = check_answer(reply, record, wire)
-        if declined and {"invitation", "roster", "survivors", "signatures"} & set(record):  # read as a step
+        if declined and case.seat is not None:
             assert case.client not in host.seats
         counts[step] += 1
         refused += declined
@@ -518,9 +516,8 @@ def test_clients_answer_thousands_of_mutated_messages_with_a_refusal_or_as_they_
     # The mutator is worth something: most is refused, yet not all is broken at the surface.
     assert 0.6 < refused / AT_CLIENTS < 0.98
     assert vectors > 20
-    # The net catches what nobody foresaw; nothing of this should have needed it but a message without a signature.
-    unforeseen = [error for error in foreseen if not isinstance(error, FedrecallError | KeyError)]
-    assert unforeseen == []
+    # The net is for what nobody foresaw; of all this only an invitation that nobody signed needs it.
+    assert {str(error) for error in foreseen if not isinstance(error, FedrecallError)} <= {"'server'"}
     assert peak < MEMORY
     check_ledger(host, vectors)
 
@@ -606,7 +603,9 @@ def test_clients_refuse_whatever_hypothesis_makes(host, cases, wire):
     by_phase = [case for case in cases if case.client == "1"]
     count = 0
 
-    @settings(max_examples=BY_HYPOTHESIS // 2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=BY_HYPOTHESIS * 2 // 3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     @given(messages, st.sampled_from(by_phase), st.booleans())
     def fuzz(made, case, beside):
         nonlocal count
@@ -616,7 +615,7 @@ def test_clients_refuse_whatever_hypothesis_makes(host, cases, wire):
         check_answer(answer(host, "1", record), record, wire)
 
     fuzz()
-    assert count >= BY_HYPOTHESIS // 2
+    assert count >= BY_HYPOTHESIS * 2 // 3
     check_ledger(host, 0)
 
 
@@ -677,7 +676,7 @@ class Honest:
 
 def uploaded(masked, member, name):
     """What a client sends in the third step."""
-    return masked_record(masked, receipt_for(name))
+    return masked_record(masked, protocol.attest(member, private_key(name)), receipt_for(name))
 
 
 class HostileGrid:
@@ -687,7 +686,7 @@ class HostileGrid:
         ask: (client, step, message) -> its honest answer.
         bad: client -> steps at which it is hostile.
         noisy: chance of a hostile reply under another's name beside any honest one.
-        hostile: replies so far that were not honest.
+        hostile: replies delivered so far that were not honest.
         delivered: (client, step) -> first reply from its own node.
     """
 
@@ -706,21 +705,21 @@ class HostileGrid:
             ids.append(f"m{self.sent}")
             honest = self.honest[name, step] = self.ask(name, step, message.content)
             self.mutate.donors.append(honest)
-            bad = step in self.bad.get(name, ())
-            for _ in range(3 if bad else 0):
-                self._reply(message, name, step, self._changed(honest), NODES[name])
-            if not bad:
-                self._reply(message, name, step, honest, NODES[name])
+            own = (name, step)
+            if step in self.bad.get(name, ()):
+                for _ in range(3):
+                    self._reply(message, own, self._changed(honest), NODES[name], hostile=True)
+            else:
+                self._reply(message, own, honest, NODES[name], hostile=False)
             while self.mutate.rng.random() < self.noisy:
                 foreign = self.mutate.pick([*(n for n in NODES.values() if n != NODES[name]), 1, 777])
                 said = self._changed(honest)
                 if not (foreign == 1 and isinstance(said, Error)):  # what the SuperLink says of a node counts
-                    self._reply(message, name, step, said, foreign)
+                    self._reply(message, None, said, foreign, hostile=True)
         self.queue = [self.queue[n] for n in self.mutate.rng.permutation(len(self.queue))]
         return ids
 
     def _changed(self, honest):
-        self.hostile += 1
         if self.mutate.rng.random() < 0.05:
             return Error(code=int(self.mutate.rng.integers(5)), reason=LEAK)
         made = self.mutate(honest)
@@ -728,18 +727,18 @@ class HostileGrid:
             made = RecordDict({**made, "status": ConfigRecord({"code": LEAK})})
         return made
 
-    def _reply(self, message, name, step, content, node):
+    def _reply(self, message, own, content, node, *, hostile):
         reply = Message(content, reply_to=message)
         reply.metadata.__dict__["_src_node_id"] = node
-        self.queue.append(reply)
-        reply.__dict__["_who"] = (name, step) if node == NODES[name] else None
+        self.queue.append((reply, own, hostile))
 
     def pull_messages(self, _ids):
         out, self.queue = self.queue[:3], self.queue[3:]
-        for reply in out:
-            if reply.__dict__["_who"] is not None:
-                self.delivered.setdefault(reply.__dict__["_who"], reply)
-        return out
+        for reply, own, hostile in out:
+            self.hostile += hostile
+            if own is not None:
+                self.delivered.setdefault(own, reply)
+        return [reply for reply, _, _ in out]
 
 
 @pytest.fixture
@@ -772,8 +771,9 @@ def check_answers(answers, plan, catalogue):
 def test_the_server_gets_the_honest_sum_or_an_aborted_round_that_says_why(hurried, catalogue):
     rng, plan = np.random.default_rng(12), plan_of("distributed")
     mutate, hostile, rounds, good = Mutator(rng), 0, 0, 0
-    tracemalloc.start()
     while hostile < AT_THE_SERVER:
+        if hostile > AT_THE_SERVER * 8 // 10 and not tracemalloc.is_tracing():  # it slows everything down
+            tracemalloc.start()
         rounds += 1
         mutate.donors = mutate.donors[-200:] or [declined_record(), step_answer(bytes(ADVERT))]
         # Of eight clients three may leave; now and then four misbehave, and the round cannot be.
@@ -846,7 +846,7 @@ def test_the_server_takes_whatever_hypothesis_makes_for_one_clients_answer(step,
     plan, count = plan_of("distributed"), 0
 
     @settings(
-        max_examples=BY_HYPOTHESIS // 10, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=BY_HYPOTHESIS // 15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(messages, st.sampled_from(sorted(NODES)), st.booleans())
     def fuzz(made, liar, beside):
@@ -871,7 +871,7 @@ def test_the_server_takes_whatever_hypothesis_makes_for_one_clients_answer(step,
         assert np.array_equal(answers.total, np.sum(vectors, axis=0, dtype=np.int64))
 
     fuzz()
-    assert count >= BY_HYPOTHESIS // 10
+    assert count >= BY_HYPOTHESIS // 15
 
 
 def test_a_refusal_of_the_server_repeats_nothing_that_is_long(hurried, catalogue):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from simulations.mending import CHECKPOINT, CLIENT_LEDGER, CONFIG, SERVER_LEDGER
 from simulations.model import model_of, read_model, write_model
 from simulations.run import Screen, job_of, new_run, resume_run
 from simulations.world import load_world
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks /proc which file is synced")
 
 LAST = (SERVER_LEDGER, CLIENT_LEDGER, CHECKPOINT, "best.safetensors", "model.safetensors")
 SILENT = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
@@ -49,7 +52,8 @@ class Fault:
     synced: dict[int, int] = field(default_factory=dict)
 
     def install(self) -> None:
-        self.fsync, self.replace = os.fsync, os.replace
+        self.synced = {path.stat().st_ino: path.stat().st_size for path in self.folder.rglob("*") if path.is_file()}
+        self.replace = os.replace
         os.fsync, os.replace = self._fsync, self._replace
 
     def _fsync(self, handle: int) -> None:
@@ -109,16 +113,10 @@ class Walk:
         (self.data / "items.csv").write_text("\n".join(items) + "\n")
         (self.data / "interactions.csv").write_text("\n".join(rows) + "\n")
         # Children inherit what is loaded, computed and remembered here.
-        self.world = load_world(self.config("seed=1", "secure_aggregation=ideal"), root, None, SILENT.say)
-        self.job = job_of(self.config("seed=1", "secure_aggregation=ideal"), self.world, "run")
-        (root / "warm").mkdir()
-        new_run(
-            self.config("seed=1", "secure_aggregation=ideal"),
-            root / "warm" / "run",
-            cache=root,
-            source=None,
-            screen=SILENT,
-        )
+        config = self.config("seed=1", "secure_aggregation=ideal")
+        self.world = load_world(config, root, None, SILENT.say)
+        self.job = job_of(config, self.world, "run")
+        new_run(config, root / "warm", cache=root, source=None, screen=SILENT)
 
     def config(self, *sets: str):
         return resolve("synthetic", sets=[*SETS, *sets], seed=None, data=self.data)
@@ -139,6 +137,7 @@ class Walk:
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         code = 1
         try:
+            signal.alarm(120)  # whatever hangs is a failure, not a test that never ends
             torch.set_num_threads(1)  # the threads of the parent's pool are not here
             WatchedGrid.log = folder.parent / "wire.jsonl"
             simulations.run.InProcessGrid = WatchedGrid
@@ -236,7 +235,8 @@ def check_end(folder: Path) -> dict:
     """The run came to its end, its rows are whole, and its model can be read."""
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["stopped"] in {"finished", "budget exhausted"}
-    rows = [json.loads(line)["round"] for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    path = folder / "rounds.jsonl"
+    rows = [json.loads(line)["round"] for line in path.read_text().splitlines()] if path.exists() else []
     assert rows == list(range(1, summary["rounds_done"] + 1))
     assert read_model(folder / "model.safetensors").policy.frozen
     return summary
@@ -340,3 +340,22 @@ def check_retries(killed: Killed, done: int, summary: dict) -> None:
     for number, attempt, kind in lost:
         if (number, attempt + 1, kind) not in again:
             assert kind != "update" or summary["stopped"] == "budget exhausted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["1", "none"])
+def test_a_run_killed_again_while_it_is_resumed_is_resumed_all_the_same(walk, seed):
+    """A kill in the middle of mending: every sixth state of the disk, and each eighth step of its resume."""
+    sets = ["secure_aggregation=ideal", f"seed={seed}"]
+    for step, mode, name in cases(walk, *sets)[6::6]:
+        for again in range(1, 60, 8):
+            killed = Killed(walk, step, mode, *sets)
+            where = f"killed {mode} step {step}, {name}, and at step {again} of the resume"
+            code = walk.resume(killed.folder, Fault(killed.folder, again, mode))
+            assert code in {0, -signal.SIGKILL}, (where, killed.error())
+            if code == 0:  # the resume has fewer steps
+                break
+            assert resumed(walk, killed) is not None, where
+            check_payments(killed.folder)
+            check_wire(killed.folder, seeded=seed != "none")
+            check_budget(killed.folder, walk.job)

@@ -190,6 +190,23 @@ def test_the_budgets_last_round_is_measured_whatever_the_schedule_says(run, tmp_
     )
 
 
+def test_a_budget_lost_before_the_first_round_ended_is_an_end_too(run, tmp_path, cache, silent, monkeypatch):
+    """Without a seed, one participation each, and a kill after everybody was asked: paid, and lost."""
+
+    def die(*_arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.coordinator.mean_update", die)
+        with pytest.raises(Killed):
+            run("a", "seed=none", "privacy.participations=1", seed=None)
+    summary = resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+    assert (summary["stopped"], summary["rounds_done"], summary["model"]["round"]) == ("budget exhausted", 0, 0)
+    assert summary["client_updates"] == 0
+    assert summary["epsilon_by_kind"]["update"] > 0
+    assert (tmp_path / "a" / "report.html").exists()
+
+
 @pytest.fixture
 def exhausted(run, tmp_path, monkeypatch):
     """A run that may last 5 rounds, has the budget for 3, and whose first round seems far better than the others."""
