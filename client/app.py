@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.folder import open_host
+from client.folder import client_folder, keep_seat, open_host, take_seat
 from client.host import answer
-from client.session import seat_of, seat_record
 from shared.protocol import declined_record
-
-SEAT: Final = "seat"
 
 app = ClientApp()
 
@@ -65,22 +61,24 @@ def reveal(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context) -> Message:
-    """Flower may start a process for every message, so the seat in a session waits in the node's own state.
+    """Flower may start a process for every message, so the seat in a session waits in the client's own folder.
 
-    It is taken out before the message is answered: whatever goes wrong then, no step is answered twice.
+    Not in the node's state, which Flower gives to a process when it starts and takes back after its answer has left:
+    two messages at once would find one seat, and a client would sign two sets of survivors.
     """
     record = declined_record()
     try:
         partition = int(context.node_config.get("partition-id", 0))
-        host = open_host(Path(os.environ.get("FEDRECALL_HOME", ".")), partition)
+        home = Path(os.environ.get("FEDRECALL_HOME", "."))
+        host, folder = open_host(home, partition), client_folder(home, partition)
         try:
             client = next(iter(host.stores))
-            kept = context.state.config_records.pop(SEAT, None)
-            if kept is not None:
-                host.seats[client] = seat_of(kept)
+            seat = take_seat(folder)
+            if seat is not None:
+                host.seats[client] = seat
             record = answer(host, client, message.content)
             if client in host.seats:
-                context.state[SEAT] = seat_record(host.seats[client])
+                keep_seat(folder, host.seats[client])
         finally:
             host.close()
     except Exception:  # noqa: BLE001 - Flower would send the type and the text of whatever it is to the server

@@ -109,7 +109,8 @@ def write_consent(consent: Consent, path: Path) -> None:
 def consent_to(plan: PrivacyPlan, features: Sequence[str] = GROUPS) -> Consent:
     """The narrowest consent under which all of a plan can be carried out, by any server, with all kinds of behaviour.
 
-    For simulated people, who agree to their own run's plan.
+    For simulated people, who agree to their own run's plan. The three caps are the cost of the whole plan: a round that
+    is tried again and again may use up all participations, and all rounds may fall into one period.
     """
     used = [kind for kind in RELEASES if plan.mechanism(kind).participations]
     private = plan.epsilon is not None

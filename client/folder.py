@@ -11,14 +11,17 @@ import numpy as np
 
 from client.consent import MISSING, Consent, read_consent
 from client.host import Host, Randomness
+from client.session import Seat, seat_bytes, seat_of
 from client.store import load_store
 from shared.catalogue import load_catalogue
 from shared.errors import ConfigError, DataError
+from shared.files import sync_folder
 from shared.keys import own_key
 from shared.privacy.noise import os_noise
 from shared.secagg.keys import SIGNATURE
 
 CONSENT, KEY = "consent.toml", "ledger-key.pem"
+SEAT = "seat"  # in a session of secure aggregation, between two of its messages
 REGISTRATION = "registration"  # hex: a registrar's signature over this client's key, where consent asks for one
 
 
@@ -55,6 +58,35 @@ def open_host(home: Path, partition: int) -> Host:
         registrations=_registrations(folder / REGISTRATION, store.client),
         unconsented=unconsented,
     )
+
+
+def take_seat(folder: Path) -> Seat | None:
+    """A client's seat in a session, taken out for good; None = it sits in none.
+
+    To be called with the client's host open: the lock of its ledger lets one process in, so no step is answered twice,
+    however many processes Flower starts at once and whatever becomes of them.
+
+    Raises:
+        ProtocolError: what was kept cannot be read; it is forgotten.
+        OSError: the disk refuses.
+    """
+    path = folder / SEAT
+    if not path.exists():
+        return None
+    raw = path.read_bytes()
+    path.unlink()
+    sync_folder(folder)
+    return seat_of(raw)
+
+
+def keep_seat(folder: Path, seat: Seat) -> None:
+    """Keep a seat for the session's next message, readable by its owner only: the session's private keys are in it.
+
+    Raises:
+        OSError: the disk refuses; there is no seat then.
+    """
+    with os.fdopen(os.open(folder / SEAT, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(seat_bytes(seat))
 
 
 def _consents(path: Path, client: str) -> tuple[Mapping[str, Consent], str]:

@@ -252,7 +252,7 @@ def _join(host: Host, client: str, record: RecordDict) -> bytes:
         plan=invitation.header.plan,
         catalogue=invitation.header.catalogue,
         features=(),  # the task says
-        server=read_stamp(record.config_records["server"], digest),
+        server=read_stamp(record.config_records.get("server", {}), digest),
         digest=invitation.task,
         length=0,  # the task says
         private=False,

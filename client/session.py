@@ -7,18 +7,17 @@ client that lost its seat (a restart, a crash) has dropped out of that session. 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from shared.errors import ProtocolError
 from shared.privacy.plan import PrivacyPlan
-from shared.protocol import parse_header
+from shared.protocol import MALFORMED, parse_header
 from shared.secagg import client
 from shared.secagg.masks import Words
 from shared.secagg.messages import NO_REGISTRATION
@@ -126,20 +125,29 @@ def reveal(record: RecordDict, seat: Seat) -> bytes:
     return client.reveal(seat.member, blob(record, "signatures")).pack()
 
 
-def seat_record(seat: Seat) -> ConfigRecord:
-    """A seat as Flower keeps it between two messages, on this side."""
-    values = {field.name: getattr(seat.member, field.name) for field in fields(seat.member)}
-    kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return ConfigRecord({**kept, "task": seat.task})
+def seat_bytes(seat: Seat) -> bytes:
+    """A seat as it is kept between two messages, on this side; JSON, bytes in hex."""
+    member = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(seat.member).items()}
+    return json.dumps({"member": member, "task": seat.task}).encode()
 
 
-def seat_of(record: ConfigRecord) -> Seat:
-    """The inverse of :func:`seat_record`."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-    }
-    task = values.pop("task")
-    return Seat(client.Member(**values), task)
+def seat_of(raw: bytes) -> Seat:
+    """The inverse of :func:`seat_bytes`.
+
+    Raises:
+        ProtocolError: these are not its bytes.
+    """
+    try:
+        said = json.loads(raw)
+        member = dict(said["member"])
+        for field in fields(client.Member):
+            if field.type == "bytes":
+                member[field.name] = bytes.fromhex(member[field.name])
+        for name in ("picks", "dealers"):
+            member[name] = tuple(int(number) for number in member[name])
+        return Seat(client.Member(**member), str(said["task"]))
+    except MALFORMED as error:
+        raise ProtocolError("secagg: what was kept of a session cannot be read") from error
 
 
 @lru_cache(maxsize=1)

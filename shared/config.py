@@ -55,7 +55,9 @@ class Cohort(Section):
     smallest: float = Field(
         0.9, ge=0, le=1, description="share of the cohort that must answer, else the round is aborted; 0 under poisson"
     )
-    deadline: float = Field(600.0, gt=0, le=86_400, description="seconds the server waits for answers in a round")
+    deadline: float = Field(
+        600.0, gt=0, le=86_400, description="seconds the server waits for answers, in each step of a round"
+    )
 
 
 class Model(Section):

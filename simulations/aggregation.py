@@ -1,11 +1,12 @@
-"""Whether a run masks its vectors, and what it says about that; the one place for these words."""
+"""Whether a run masks its vectors, what it says about that, and what it promises before it begins."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.privacy.plan import Trust
+from shared.privacy.plan import ADJACENCY, PrivacyPlan, Trust, claims
+from shared.privacy.wording import sentences
 from simulations.config import SimulationConfig
 
 Mode = Literal["real", "ideal", "not needed"]
@@ -59,3 +60,17 @@ def words(mode: Mode, trust: Trust) -> Words:
         f"This simulation's own process: it added up vectors without masks (secure_aggregation = ideal), and so saw "
         f"each one {bare}; a deployment masks them.",
     )
+
+
+def promise(config: SimulationConfig, plan: PrivacyPlan) -> list[str]:
+    """What a run says before it begins: the target in a sentence, then the claims of its plan, one a line.
+
+    A plan exists only if the target can be kept, so nothing is promised that is refused a moment later.
+    """
+    if plan.epsilon is None:
+        return ["NO DIFFERENTIAL PRIVACY: privacy.epsilon is none; nothing in this run protects anybody."]
+    head = (
+        f"Promise: epsilon {plan.epsilon:g} per {plan.unit} (adjacency {ADJACENCY}, trust {plan.trust}, "
+        f"delta {plan.delta:g}), all releases counted{words(mode_of(config), plan.trust).promise}."
+    )
+    return [head, *(f"  {sentence}" for sentence in sentences(plan, claims(plan)))]

@@ -72,7 +72,6 @@ def run_command(
         _kept(folder),
         _screen(quiet=quiet or as_json, folder=folder, tensorboard=tensorboard, wandb=wandb) as screen,
     ):
-        screen.say(_promise(config))
         if config.engine == "ray":
             from simulations.ray_engine import run_on_ray  # noqa: PLC0415 - as above
 
@@ -264,18 +263,6 @@ def _next_folder(preset: str) -> Path:
     while (runs / f"{preset}-{number}").exists():
         number += 1
     return runs / f"{preset}-{number}"
-
-
-def _promise(config: Any) -> str:  # noqa: ANN401 - SimulationConfig, imported lazily
-    from simulations.aggregation import mode_of, words  # noqa: PLC0415 - heavy
-
-    privacy = config.privacy
-    if privacy.epsilon == "none":
-        return "NO DIFFERENTIAL PRIVACY: privacy.epsilon is none; nothing in this run protects anybody."
-    return (
-        f"Promise: epsilon {privacy.epsilon:g} per {privacy.unit} (adjacency zero-out, trust {privacy.trust}, "
-        f"delta {privacy.delta:g}), all releases counted{words(mode_of(config), privacy.trust).promise}."
-    )
 
 
 def _end(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:

@@ -128,7 +128,7 @@ def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -
         "accountant": ACCOUNTANT,
         "covers_tuning": False,
         "covers": _covers(plan, spent, said),
-        "not_covered": _not_covered(plan, said, own_data=config.data.name not in DATASETS),
+        "not_covered": _not_covered(plan, spent, said, own_data=config.data.name not in DATASETS),
         "secure_aggregation": said.summary,
         "users": len(world.dataset.users),
         "clients": len(job.nodes),
@@ -153,7 +153,7 @@ def _covers(plan: PrivacyPlan, spent: Claims, said: Words) -> str:
     )
 
 
-def _not_covered(plan: PrivacyPlan, said: Words, *, own_data: bool) -> list[str]:
+def _not_covered(plan: PrivacyPlan, spent: Claims, said: Words, *, own_data: bool) -> list[str]:
     out = [
         "Oracle values, examples and the seed in this folder: a simulation knows them, no deployment does.",
         "Tuning: defaults were chosen looking at validation data of public data sets.",
@@ -161,6 +161,11 @@ def _not_covered(plan: PrivacyPlan, said: Words, *, own_data: bool) -> list[str]
     ]
     if own_data:
         out.append("Ranges of ratings and dwell times, read off all users of this folder to scale their features.")
+    if spent.recipients_amplified is not None:
+        out.append(
+            "Readers of this folder are not among those who see neither cohorts nor their sizes: its rows, ledgers and "
+            "report show who was drawn, or how many."
+        )
     if said.not_covered:
         out.append(said.not_covered)
     if plan.trust == "local":

@@ -24,6 +24,7 @@ from server.checkpoint import load_state
 from server.ending import BEST_FILE, conclude
 from server.rows import Row
 from shared.errors import ConfigError, RunError
+from simulations.aggregation import promise
 from simulations.config import SimulationConfig
 from simulations.finish import finish
 from simulations.prepare import write_home
@@ -50,6 +51,7 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)
     create_folder(folder, config)
+    screen.say("\n".join(promise(config, job.plan)))
     home = folder / "home"
     count = write_home(config, world, home, None)
     loaded = time.monotonic() - began

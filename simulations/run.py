@@ -25,6 +25,7 @@ from shared.errors import RunError
 from shared.files import write_atomically
 from shared.keys import own_key
 from shared.privacy.ledger import Ledger, create_ledger, open_ledger
+from simulations.aggregation import promise
 from simulations.config import SimulationConfig
 from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
@@ -78,6 +79,7 @@ def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)
     create_folder(folder, config)
+    screen.say("\n".join(promise(config, job.plan)))
     with _alone(folder):
         return _execute(config, folder, world, job, None, screen, began)
 

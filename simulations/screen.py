@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from server.rows import Row
 from shared.errors import ConfigError
+from simulations.report.wording import upper
 from simulations.run import Screen
 
 KEPT: Final = 12  # rows of the live table
@@ -100,19 +102,19 @@ def _encoder(summary: Row) -> str:
 
 
 def privacy_sentence(summary: Row) -> str:
-    """Epsilon with everything that qualifies it."""
+    """Epsilon with everything that qualifies it; bounds are rounded up."""
     if summary["epsilon"] is None:
         return "NO DIFFERENTIAL PRIVACY: this run protects nobody."
-    claims = {name: _number(value) for name, value in summary["epsilon_claims"].items()}
+    claims = {name: upper(value) for name, value in summary["epsilon_claims"].items()}
     alone = summary["epsilon_if_others_collude"]
-    left = "" if alone is None else f", {alone:.0f} if everybody else colludes"
+    left = "" if alone is None else f", {math.ceil(alone)} if everybody else colludes"
     if summary["secure_aggregation"].startswith("ideal"):
         left += "; sums not masked in this simulation"
     if summary["epsilon_claims"]["recipients_amplified"] is not None:
         left = f"; {claims['recipients_amplified']} for recipients who see neither cohorts nor their sizes" + left
     who = f"against everyone {claims['everyone']}, recipients {claims['recipients']}, server {claims['server']}{left}"
     return (
-        f"epsilon {summary['epsilon']:.3f} per {summary['unit']} (adjacency {summary['adjacency']}, "
+        f"epsilon {upper(summary['epsilon'])} per {summary['unit']} (adjacency {summary['adjacency']}, "
         f"trust {summary['trust']}, delta {summary['delta']:g}; {who}); {summary['accountant']}; tuning not covered."
     )
 

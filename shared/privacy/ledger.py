@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, Literal, overload
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared.errors import LedgerError
+from shared.files import sync_folder
 from shared.privacy.chain import (
     GENESIS,
     Event,
@@ -181,7 +182,7 @@ def create_ledger(path: Path, signer: Ed25519PrivateKey, first: Event) -> Ledger
     ledger = Ledger(path, signer, handle)
     try:
         ledger.append([{"type": "plan", **first, "key": public_hex(signer)}])
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         ledger.close()
         path.unlink(missing_ok=True)  # nothing was promised on its word
@@ -252,12 +253,3 @@ def _locked(path: Path, mode: Literal["ab", "xb"]) -> BinaryIO:
         handle.close()
         raise LedgerError(f"{path}: in use by another process; two writers would spend one budget twice") from error
     return handle
-
-
-def _sync_folder(folder: Path) -> None:
-    """Without this a new file may be gone after a power cut, and its budget with it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

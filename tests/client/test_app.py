@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.common.serde import context_from_proto, context_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 import client.app
-from client.app import SEAT, app
+from client.app import app
 from client.consent import write_consent
-from client.folder import REGISTRATION, client_folder, open_host
+from client.folder import REGISTRATION, SEAT, client_folder, open_host
 from client.gate import BEHIND
 from client.session import seat_of
 from client.store import ClientStore, save_store
@@ -334,43 +333,35 @@ def test_even_an_error_nobody_thought_of_stays_here(home, task, monkeypatch, mes
     assert only_declined(sent(message(task())))
 
 
-# --- sessions: what a client knows of one waits in Flower's state of the node
+# --- sessions: what a client knows of one waits in its folder
 
 
 class Nodes:
-    """Three nodes, each with its folder and the state that Flower keeps for it; every message is a new process.
-
-    Attributes:
-        states: partition -> its context, as bytes.
-    """
+    """Three nodes, each with its folder; every message is a new process, and Flower keeps nothing."""
 
     def __init__(self, home):
-        self.home, self.states = home, {}
+        self.home = home
 
-    def open(self, partition):
-        config = {"partition-id": partition}
-        fresh = Context(run_id=1, node_id=partition, node_config=config, state=RecordDict(), run_config={})
-        if partition not in self.states:
-            return fresh
-        return context_from_proto(type(context_to_proto(fresh)).FromString(self.states[partition]))
+    def path(self, partition):
+        return client_folder(self.home, partition) / SEAT
 
     def __call__(self, step, messages):
         return {name: self.one(step, int(name), record) for name, record in messages.items()}
 
     def one(self, step, partition, record):
-        """One message to one node, over the wire; what the ClientApp leaves behind is kept."""
+        """One message to one node."""
         route = MESSAGE_TYPES["measurement"] if step == "upload" else STEP_TYPES[step]
         message = Message(record, dst_node_id=partition, message_type=route)
         message.metadata.__dict__["_message_id"] = "m1"
-        context = self.open(partition)
+        config = {"partition-id": partition}
+        context = Context(run_id=1, node_id=partition, node_config=config, state=RecordDict(), run_config={})
         reply = app(message, context)
-        self.states[partition] = context_to_proto(context).SerializeToString()
+        assert not context.state  # Flower gives it to several processes at once
         assert not reply.has_error()
         return reply.content
 
     def seat(self, partition):
-        kept = self.open(partition).state.config_records.get(SEAT)
-        return None if kept is None else seat_of(kept)
+        return seat_of(self.path(partition).read_bytes()) if self.path(partition).exists() else None
 
 
 @pytest.fixture
@@ -449,15 +440,51 @@ def test_an_answered_step_is_not_answered_again(step, session, nodes, home):
     assert intents(home) == paid
 
 
+def test_two_processes_at_once_do_not_both_answer_a_step(session, nodes, home, monkeypatch):
+    """However Flower starts them: while one holds the ledger no other does, and then no seat is left to answer with."""
+    at = session()
+    at.play("upload")
+    good, other = at.messages("agree")["1"], RecordDict(parts(at.name, survivors=b"\x03"))
+    answer, inner = client.app.answer, []
+
+    def meanwhile(*args):
+        monkeypatch.setattr(client.app, "answer", answer)
+        inner.append(nodes.one("agree", 1, other))
+        return answer(*args)
+
+    monkeypatch.setattr(client.app, "answer", meanwhile)
+    assert not declined(nodes.one("agree", 1, good))
+    assert declined(inner[0])
+    assert declined(nodes.one("agree", 1, other))  # one that was started before, and opens the ledger after
+
+
+def test_a_process_that_dies_before_its_answer_is_kept_has_left_the_session(session, nodes, monkeypatch):
+    class Killed(BaseException):
+        """Stands for kill -9: nothing in the code catches it."""
+
+    def die(*_args):
+        raise Killed
+
+    at = session()
+    at.play("upload")
+    for name in ("answer", "keep_seat"):
+        with monkeypatch.context() as patch:
+            patch.setattr(client.app, name, die)
+            with pytest.raises(Killed):
+                nodes.one("agree", 1 if name == "answer" else 2, at.messages("agree")["1"])
+    assert [nodes.seat(n) is None for n in (1, 2, 3)] == [True, True, False]
+    assert declined(nodes.one("agree", 1, at.messages("agree")["1"]))
+
+
 def test_a_task_without_a_session_is_declined_and_costs_nothing(nodes, task, masked_plan, message, home):
     assert declined(nodes.one("upload", 1, message(task("measurement", plan=masked_plan()))))
     assert intents(home) == []
 
 
-def test_a_node_whose_state_was_lost_has_dropped_out(session, nodes, home):
+def test_a_node_whose_seat_was_lost_has_dropped_out(session, nodes, home):
     at = session()
     at.play("deal")
-    nodes.states.pop(2)
+    nodes.path(2).unlink()
     answers = at.play("upload")
     assert [name for name, each in answers.items() if declined(each)] == ["2"]
     assert intents(home) == ["c1", "c3"]
@@ -465,18 +492,25 @@ def test_a_node_whose_state_was_lost_has_dropped_out(session, nodes, home):
 
 @pytest.mark.parametrize(
     "damage",
-    [{"phase": 7}, {"phase": "uploaded"}, {"picks": "text"}, {"session": b"x"}, {"more": 1}, {"roster": b"xx"}, None],
-    ids=str,
+    [
+        lambda _raw: b"",
+        lambda raw: raw[:-9],
+        lambda raw: raw.replace(b"dealt", b"uploaded"),
+        lambda raw: raw.replace(b'"picks": [', b'"picks": [-'),
+        lambda raw: raw.replace(b'"session": "', b'"session": "00'),
+        lambda _raw: b"\xff\x00",
+        lambda _raw: b"[" * 100_000,
+        lambda _raw: b'{"member": [], "task": 1}',
+    ],
+    ids=range(8),
 )
-def test_a_state_that_was_damaged_is_of_no_use_once_and_forgotten(damage, session, nodes):
+def test_a_seat_that_was_damaged_is_of_no_use_once_and_forgotten(damage, session, nodes):
     at = session()
     at.play("deal")
     good = at.messages("upload")["1"]
-    context = nodes.open(1)
-    context.state[SEAT] = ConfigRecord({} if damage is None else {**context.state[SEAT], **damage})
-    nodes.states[1] = context_to_proto(context).SerializeToString()
+    nodes.path(1).write_bytes(damage(nodes.path(1).read_bytes()))
     assert declined(nodes.one("upload", 1, good))
-    assert nodes.seat(1) is None
+    assert not nodes.path(1).exists()
     following = session(attempt=2)
     following.play()
     assert following.total().any()
@@ -492,15 +526,16 @@ def test_a_locked_ledger_declines_a_step(session, nodes, home):
         other.close()
 
 
-def test_nothing_of_the_user_is_in_the_state_that_flower_keeps(session, nodes, history):
+def test_nothing_of_the_user_is_in_a_seat_and_its_owner_alone_may_read_it(session, nodes, history):
     at = session()
     for step in STEPS[:-1]:
         at.play(step)
         for partition in (1, 2, 3):
-            raw = nodes.states[partition]
-            rows = history(partition)
-            assert not any(name in raw for name in (b"ann", b"c1", b"c2", b"c3", str(nodes.home).encode()))
-            assert not any(value.tobytes() in raw for column in (rows.time, rows.dwell) for value in column)
+            raw, rows = nodes.path(partition).read_bytes(), history(partition)
+            assert nodes.path(partition).stat().st_mode & 0o077 == 0
+            assert not any(name in raw for name in (b"ann", str(nodes.home).encode()))
+            values = [value.tobytes() for column in (rows.time, rows.dwell) for value in column]
+            assert not any(value in raw or value.hex().encode() in raw for value in values)
 
 
 def test_a_refusal_is_the_same_bytes_in_every_step(session, nodes, wire):

@@ -517,7 +517,7 @@ def test_clients_answer_thousands_of_mutated_messages_with_a_refusal_or_as_they_
     assert 0.6 < refused / AT_CLIENTS < 0.98
     assert vectors > 20
     # The net is for what nobody foresaw; of all this only an invitation that nobody signed needs it.
-    assert {str(error) for error in foreseen if not isinstance(error, FedrecallError)} <= {"'server'"}
+    assert all(isinstance(error, FedrecallError) for error in foreseen)
     assert peak < MEMORY
     check_ledger(host, vectors)
 
