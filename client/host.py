@@ -26,7 +26,7 @@ from client.release import release
 from client.session import Credentials, Seat
 from client.store import ClientStore
 from shared.catalogue import Catalogue
-from shared.errors import FedrecallError, ProtocolError
+from shared.errors import DeclinedError, FedrecallError, ProtocolError
 from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
 from shared.privacy.noise import NoiseSource
 from shared.proofs import LastReceipt, parse_last, parse_signature, read_stamp, same_task
@@ -288,6 +288,13 @@ def _seat(host: Host, client: str) -> Seat:
 
 
 def _credentials(host: Host, client: str) -> Credentials:
+    """What a client signs with.
+
+    Raises:
+        DeclinedError: its consent is gone, or cannot be understood any more.
+    """
+    if client not in host.consents:
+        raise DeclinedError(host.unconsented)
     key = host.consents[client].roster_key
     return Credentials(host.identity(client), host.registrations.get(client), bytes.fromhex(key) if key else None)
 

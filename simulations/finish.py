@@ -168,6 +168,8 @@ def _not_covered(plan: PrivacyPlan, spent: Claims, said: Words, *, own_data: boo
         )
     if said.not_covered:
         out.append(said.not_covered)
+    if plan.trust == "central" and plan.smallest_cohort < 2:
+        out.append("Clients against the server where a cohort is one client: the sum of one vector is that vector.")
     if plan.trust == "local":
         out.append("Floating-point effects of local noise.")
     return out

@@ -17,7 +17,7 @@ from shared.secagg.keys import KEY
 from shared.secagg.messages import NO_REGISTRATION
 from shared.secagg.shamir import Entropy
 
-PHASES = ("join", "share", "upload", "agree", "reveal")
+PHASES = ("join", "deal", "upload", "agree", "reveal")
 
 
 @dataclass(frozen=True)

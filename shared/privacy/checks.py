@@ -14,7 +14,7 @@ from typing import Any, Final
 from shared.errors import PlanError
 from shared.privacy import accounting
 from shared.privacy.noise import LARGEST
-from shared.privacy.plan import ETA, ROUNDED, TAU, PrivacyPlan, Target, honest_of
+from shared.privacy.plan import ETA, ROUNDED, TAU, PrivacyPlan, Target
 
 ROUND_EPSILON_CAP: Final = 50.0
 TOTAL_EPSILON_CAP: Final = 100.0
@@ -103,11 +103,10 @@ def check_terms(t: Target | PrivacyPlan, people: int) -> None:
         raise PlanError(f"rounds {t.rounds} must be at least 1")
     if not (0 if t.sampling is not None else 1) <= t.smallest_cohort <= t.population:
         raise PlanError(f"smallest cohort {t.smallest_cohort} must lie between 1 and the population {t.population}")
-    if t.epsilon is not None and t.trust == "distributed" and honest_of(t.smallest_cohort, t.collusion) < 2:
+    if t.epsilon is not None and t.trust == "distributed" and t.smallest_cohort < 2:
         raise PlanError(
-            f"a smallest cohort of {t.smallest_cohort} of which a share of {t.collusion} may collude leaves one honest "
-            "client, whose contribution no sum hides: raise cohort.smallest, lower privacy.collusion, "
-            'or use privacy.trust "local"'
+            f"a smallest cohort of {t.smallest_cohort}: no sum hides a single client; have more clients, raise "
+            'cohort.smallest, or use privacy.trust "local"'
         )
 
 

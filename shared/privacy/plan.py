@@ -230,8 +230,8 @@ class Target:
 
 
 def honest_of(smallest_cohort: int, collusion: float) -> int:
-    """``ceil((1 - collusion) * smallest_cohort)``, at least one."""
-    return max(1, math.ceil((1.0 - collusion) * smallest_cohort - 1e-9))
+    """``ceil((1 - collusion) * smallest_cohort)``, fewer than all (each knows its own share), at least one."""
+    return max(1, min(math.ceil((1.0 - collusion) * smallest_cohort - 1e-9), smallest_cohort - 1))
 
 
 def printed(bound: Callable[[float], float], delta: float) -> float:

@@ -37,7 +37,7 @@ PHASES = {"join": JOINED, "deal": DEALT, "upload": UPLOADED, "agree": AGREED}
 @pytest.fixture
 def masked_plan(plan):
     """Plans of a session of three, or other."""
-    small = {"trust": "distributed", "population": 3, "users": 3, "smallest_cohort": 2}
+    small = {"trust": "distributed", "population": 4, "users": 4, "smallest_cohort": 3}
     return lambda **changes: plan(**(small | changes))
 
 
@@ -366,7 +366,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes(home, history, consent):
-    for partition in (1, 2, 3):
+    for partition in (1, 2, 3, 4):
         folder = client_folder(home, partition)
         folder.mkdir(parents=True)
         save_store(ClientStore(f"c{partition}", (f"ann{partition}",), (history(partition),)), folder / "store.npz")
@@ -377,13 +377,13 @@ def nodes(home, history, consent):
 @pytest.fixture
 def session(table, task, masked_plan, nodes):
     def make(**changes):
-        return table(nodes, task("measurement", plan=masked_plan(), **changes), ("1", "2", "3"))
+        return table(nodes, task("measurement", plan=masked_plan(), **changes), ("1", "2", "3", "4"))
 
     return make
 
 
 def intents(home):
-    ledgers = [client_folder(home, n) / "ledger.jsonl" for n in (1, 2, 3)]
+    ledgers = [client_folder(home, n) / "ledger.jsonl" for n in (1, 2, 3, 4)]
     return [e.event["client"] for path in ledgers if path.exists() for e in read_ledger(path) if "rho" in e.event]
 
 
@@ -395,19 +395,19 @@ def test_a_session_goes_through_although_every_step_is_another_process(session, 
     at = session()
     for step in STEPS[:-1]:
         assert not any(map(declined, at.play(step).values()))
-        assert [nodes.seat(n).member.phase for n in (1, 2, 3)] == [PHASES[step]] * 3
+        assert [nodes.seat(n).member.phase for n in (1, 2, 3, 4)] == [PHASES[step]] * 4
     at.play()
-    assert [nodes.seat(n) for n in (1, 2, 3)] == [None] * 3
+    assert [nodes.seat(n) for n in (1, 2, 3, 4)] == [None] * 4
     assert at.total().any()
     assert abs(at.total()).max() < 2**24  # without its masks; with them entries are about 2^31
-    assert intents(home) == ["c1", "c2", "c3"]
+    assert intents(home) == ["c1", "c2", "c3", "c4"]
 
 
 def test_one_that_is_lost_in_a_session_is_not_in_its_sum_and_the_others_go_on(session, home):
     at = session()
     at.play(leave={"upload": ("2",)})
     assert abs(at.total()).max() < 2**24
-    assert intents(home) == ["c1", "c3"]
+    assert intents(home) == ["c1", "c3", "c4"]
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
@@ -436,7 +436,7 @@ def test_an_answered_step_is_not_answered_again(step, session, nodes, home):
     paid = intents(home)
     again = nodes(step, at.sent[step])
     assert all(map(declined, again.values()))
-    assert [nodes.seat(n) for n in (1, 2, 3)] == [None] * 3
+    assert [nodes.seat(n) for n in (1, 2, 3, 4)] == [None] * 4
     assert intents(home) == paid
 
 
@@ -472,7 +472,7 @@ def test_a_process_that_dies_before_its_answer_is_kept_has_left_the_session(sess
             patch.setattr(client.app, name, die)
             with pytest.raises(Killed):
                 nodes.one("agree", 1 if name == "answer" else 2, at.messages("agree")["1"])
-    assert [nodes.seat(n) is None for n in (1, 2, 3)] == [True, True, False]
+    assert [nodes.seat(n) is None for n in (1, 2, 3, 4)] == [True, True, False, False]
     assert declined(nodes.one("agree", 1, at.messages("agree")["1"]))
 
 
@@ -487,7 +487,7 @@ def test_a_node_whose_seat_was_lost_has_dropped_out(session, nodes, home):
     nodes.path(2).unlink()
     answers = at.play("upload")
     assert [name for name, each in answers.items() if declined(each)] == ["2"]
-    assert intents(home) == ["c1", "c3"]
+    assert intents(home) == ["c1", "c3", "c4"]
 
 
 @pytest.mark.parametrize(
@@ -530,7 +530,7 @@ def test_nothing_of_the_user_is_in_a_seat_and_its_owner_alone_may_read_it(sessio
     at = session()
     for step in STEPS[:-1]:
         at.play(step)
-        for partition in (1, 2, 3):
+        for partition in (1, 2, 3, 4):
             raw, rows = nodes.path(partition).read_bytes(), history(partition)
             assert nodes.path(partition).stat().st_mode & 0o077 == 0
             assert not any(name in raw for name in (b"ann", str(nodes.home).encode()))
@@ -554,7 +554,7 @@ def test_a_refusal_is_the_same_bytes_in_every_step(session, nodes, wire):
 
 def test_the_registrar_of_consent_and_the_registration_file_are_used(session, nodes, home):
     registrar = Ed25519PrivateKey.from_private_bytes(bytes([5]) * 32)
-    for partition in (1, 2, 3):
+    for partition in (1, 2, 3, 4):
         folder = client_folder(home, partition)
         text = (folder / "consent.toml").read_text()
         key = registrar.public_key().public_bytes_raw().hex()
@@ -584,5 +584,5 @@ def test_messages_are_as_long_whatever_the_history(session, nodes, home, history
             [(s, who, len(wire.pack(r))) for s, pair in both.items() for each in pair for who, r in each.items()]
         )
         assert release_of(at.task) == "measurement"
-    assert len(seen[0]) == 2 * 5 * 3
+    assert len(seen[0]) == 2 * 5 * 4
     assert seen[0] == seen[1] == seen[2]

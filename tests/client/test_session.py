@@ -210,7 +210,7 @@ def test_a_task_under_another_plan_than_the_invitations_is_declined_before_it_is
     assert charged(one) == []
 
 
-@pytest.mark.parametrize("collusion", [0.0, 0.5])
+@pytest.mark.parametrize("collusion", [0.5, 0.75])
 def test_colluders_are_part_of_what_was_agreed_to(collusion, masking, session, task, plan):
     one = masking()
     announced = task("measurement", run="other", plan=plan(collusion=0.3))

@@ -84,3 +84,10 @@ def test_without_privacy_nothing_is_covered_whatever_is_masked(summary_of):
     summary = summary_of("privacy.epsilon=none", "secure_aggregation=real")
     assert summary["covers"].startswith("Nothing")
     assert summary["epsilon_claims"]["server"] is None
+
+
+def test_a_summary_says_for_whom_coins_and_masks_are_worth_nothing(summary_of):
+    coins = ["cohort.sampling=poisson", "cohort.smallest=0", "cohort.size=2", "privacy.trust=central"]
+    open_points = summary_of(*coins)["not_covered"]
+    assert any(line.startswith("Readers of this folder are not among those") for line in open_points)
+    assert any("the sum of one vector is that vector" in line for line in open_points)

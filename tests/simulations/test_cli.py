@@ -10,6 +10,7 @@ import pytest
 
 from shared.errors import FetchError
 from simulations import cli
+from simulations.screen import privacy_sentence
 
 TINY = ["rounds=2", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3", "model.rank=4"]
 TINY += ["secure_aggregation=ideal"]
@@ -54,6 +55,25 @@ def test_a_person_sees_quality_privacy_and_where_the_report_is(command, tiny_dat
     assert "adjacency zero-out, trust distributed, delta 0.001" in " ".join(out.split())
     assert f"Report: {tmp_path / 'a' / 'report.html'}" in out
     assert "Promise: epsilon 8 per user" in err
+    assert "Against everybody, the server included, if it sees sums only and at most" in err
+    assert "If everybody else belongs to the server: epsilon" in err
+
+
+def test_nothing_is_promised_that_is_refused(command, tiny_data, tmp_path):
+    arguments = ["run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), *SETS]
+    code, _, err = command(*arguments, "--set", "privacy.epsilon=1e9")
+    assert code == 2
+    assert "privacy.epsilon 1000000000.0 must lie between" in err
+    assert "Promise" not in err
+
+
+def test_a_bound_is_never_printed_below_itself_and_no_claim_is_called_none(finished):
+    summary = finished[1] | {"epsilon": 4.0001, "epsilon_if_others_collude": 850.01}
+    summary["epsilon_claims"] = {"everyone": None, "recipients": 4.0001, "recipients_amplified": 1.2301, "server": None}
+    said = privacy_sentence(summary)
+    assert said.startswith("epsilon 4.01 per user")
+    assert "against everyone none, recipients 4.01, server none; 1.24 for recipients who see neither" in said
+    assert "851 if everybody else colludes" in said
 
 
 def test_no_privacy_is_loud(command, tiny_data, tmp_path):

@@ -15,7 +15,7 @@ from shared.secagg.terms import terms_for
 from simulations.secure_sum import PHASES, secure_sum
 
 LARGEST = 2**31 - 1  # a sum that is larger comes back wrapped around
-GONE_BEFORE_UPLOAD = ("join", "share", "upload")
+GONE_BEFORE_UPLOAD = ("join", "deal", "upload")
 
 
 def stream(seed):
@@ -108,7 +108,7 @@ def test_as_many_as_tolerated_may_drop_out_in_any_one_phase(phase, count, smalle
     ("phase", "sentence"),
     [
         ("join", "too few joined: 7 members, 8 at least"),
-        ("share", "7 of 10 clients dealt, at least 8 must have"),
+        ("deal", "7 of 10 clients dealt, at least 8 must have"),
         ("upload", "7 of 10 clients uploaded, at least 8 must have"),
         ("agree", "7 of 10 clients signed, at least 8 must have"),
         ("reveal", "right shares of a secret of 'client"),
