@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from client import session
 from client.consent import MISSING, Consent, permitted
 from client.contributions import People, contributions
-from client.gate import Gate, Request, admit, learn
-from client.release import release
+from client.gate import Gate, Request, learn
+from client.release import decline, refusals, release
 from client.session import Credentials, Seat
 from client.store import ClientStore
 from shared.catalogue import Catalogue
@@ -232,14 +232,15 @@ def _sits(host: Host, client: str, record: RecordDict, digest: str) -> bool:
 def _step(host: Host, client: str, record: RecordDict, step: Step) -> RecordDict:
     """One client's answer to a step; the seat is given up when anything is not as it should be."""
     try:
-        return step_answer(step(host, client, record))
+        raw = step(host, client, record)
     except Exception as error:  # noqa: BLE001 - the net, as above
         host.seats.pop(client, None)
         _note(host, [client], error)
         return declined_record()
+    return declined_record() if raw is None else step_answer(raw)
 
 
-def _join(host: Host, client: str, record: RecordDict) -> bytes:
+def _join(host: Host, client: str, record: RecordDict) -> bytes | None:
     """The gate looks at the invitation already, so that who will decline is not waited for; nothing is paid yet."""
     invitation = parse_invitation(record)
     digest = invitation_digest(record)
@@ -257,7 +258,9 @@ def _join(host: Host, client: str, record: RecordDict) -> bytes:
         length=0,  # the task says
         private=False,
     )
-    admit(host.gate, client, request, today=host.clock(), behind=not host.ledger.holds(last.seq, last.tip))
+    for clause in refusals(request, {client: last}, host.gate, host.clock(), host.ledger).values():
+        host.ledger.append([decline(request, client, clause)])
+        return None
     entropy = host.randomness.entropy(client, digest, "join")
     host.seats[client], raw = session.join(digest, invitation, _credentials(host, client), entropy)
     return raw
@@ -355,5 +358,5 @@ def _note(host: Host, clients: Sequence[str], error: Exception) -> None:
         host.ledger.append([{"type": "decline", "client": client, "clause": clause} for client in clients])
 
 
-Step = Callable[[Host, str, RecordDict], bytes]
+Step = Callable[[Host, str, RecordDict], bytes | None]  # None: refused
 _STEPS: Final[Mapping[str, Step]] = {"invitation": _join, "roster": _deal, "survivors": _agree, "signatures": _reveal}

@@ -57,9 +57,9 @@ def release(
         Each vector is the sum of its units' contributions, clipped per unit, plus the client's noise share of the plan;
         every one has a synced intent that was charged before.
     """
-    refused = _refused(request, asked, gate, today, ledger)
+    refused = refusals(request, asked, gate, today, ledger)
     admitted = [client for client in asked if client not in refused]
-    events = [_decline(request, client, clause) for client, clause in refused.items()]
+    events = [decline(request, client, clause) for client, clause in refused.items()]
     if not admitted:
         ledger.append(events)
         return {}, None
@@ -107,7 +107,7 @@ def seal(
     return np.asarray(total, np.int32)
 
 
-def _refused(
+def refusals(
     request: Request, asked: Mapping[str, LastReceipt], gate: Gate, today: date, ledger: Ledger
 ) -> dict[str, str]:
     """Who declines, and the clause; nobody's refusal is another's business."""
@@ -126,7 +126,8 @@ def _task(request: Request, client: str) -> dict[str, object]:
     return {"client": client, "run": run, "round": round_, "attempt": attempt, "release": kind}
 
 
-def _decline(request: Request, client: str, clause: str) -> dict[str, object]:
+def decline(request: Request, client: str, clause: str) -> dict[str, object]:
+    """The event of a refusal."""
     return {"type": "decline", **_task(request, client), "task": request.digest, "clause": clause}
 
 

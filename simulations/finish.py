@@ -6,13 +6,14 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from client.witness import second_witness
 from server.checkpoint import claims_so_far
 from server.ending import Ending
 from server.job import Job
@@ -20,7 +21,7 @@ from server.rows import Row
 from shared.files import write_atomically
 from shared.policy.recall_policy import policy_to_dict
 from shared.privacy.accounting import ACCOUNTANT
-from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, epsilon_by_kind
+from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, Release, epsilon_by_kind
 from simulations.aggregation import Words, mode_of, words
 from simulations.baselines import run_baselines
 from simulations.config import SimulationConfig
@@ -126,6 +127,7 @@ def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -
         "epsilon_if_others_collude": spent.if_others_collude,
         "epsilon_by_kind": epsilon_by_kind(plan, most),
         "accountant": ACCOUNTANT,
+        "second_accountant": _witness(plan, most),
         "covers_tuning": False,
         "covers": _covers(plan, spent, said),
         "not_covered": _not_covered(plan, spent, said, own_data=config.data.name not in DATASETS),
@@ -140,6 +142,14 @@ def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -
     }
 
 
+def _witness(plan: PrivacyPlan, most: Mapping[Release, int]) -> Row | None:
+    """Epsilon of the same releases by Opacus; to be compared with the claim against everybody or recipients."""
+    if plan.epsilon is None:
+        return None
+    seen = second_witness(plan.events(most), plan.delta)
+    return {"name": "Opacus", "prv": seen.prv, "rdp": seen.rdp}
+
+
 def _covers(plan: PrivacyPlan, spent: Claims, said: Words) -> str:
     if plan.epsilon is None:
         return "Nothing: this run had no differential privacy."
@@ -148,8 +158,8 @@ def _covers(plan: PrivacyPlan, spent: Claims, said: Words) -> str:
         collusion = " up to the tolerated collusion" if plan.trust == "distributed" else ""
         who = f"everybody{collusion}, the server included{said.against}"
     return (
-        f"Every number that left a client: {plan.update.participations} updates, {plan.measurement.participations} "
-        f"measurements and {plan.statistics.participations} popularity statistic per client at most, against {who}."
+        f"Every number that left a client (at most: updates {plan.update.participations}, measurements "
+        f"{plan.measurement.participations}, popularity statistics {plan.statistics.participations}), against {who}."
     )
 
 

@@ -157,6 +157,9 @@ def _sentence(run: Run, state: str, epsilon: float | None) -> str:
     lead = "Spent so far: " if state == "spending" else ""
     accountant = summary.get("accountant")
     tail = f" Accountant: {accountant}." if accountant else " No accountant is recorded."
+    other = mapping(summary.get("second_accountant"))
+    if other:
+        tail += f" Second accountant, {other['name']}: PRV {upper(other['prv'])}, RDP {upper(other['rdp'])}."
     return lead + "; ".join(parts) + "." + tail
 
 

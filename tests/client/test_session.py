@@ -176,7 +176,7 @@ def test_a_session_for_a_task_that_was_paid_already_is_declined_at_the_door(mask
     session(one).play()
     answers = session(one).play("join")  # a new session, were it joined, would mask the same vector again
     assert all(map(is_declined, answers.values()))
-    assert clauses(one) == ["DeclinedError: replay: measurement of round 1, attempt 1, was paid"] * PEOPLE
+    assert clauses(one) == ["replay: measurement of round 1, attempt 1, was paid"] * PEOPLE
     again = session(one, attempt=2)
     again.play()
     assert len(charged(one)) == 2 * PEOPLE
@@ -188,7 +188,7 @@ def test_the_gate_sees_the_invitation_first_and_again_the_task(masking, session,
     at = session(one)
     answers = at.play("join")
     assert [name for name, each in answers.items() if is_declined(each)] == ["1"]
-    assert clauses(one) == ["DeclinedError: consent.smallest_cohort: 4 clients, at least 5 are asked for"]
+    assert clauses(one) == ["consent.smallest_cohort: 4 clients, at least 5 are asked for"]
     at.play("deal")
     one.gate.consents = careful | {"2": consent(enabled=False)}
     answers = at.play("upload")
@@ -228,7 +228,7 @@ def test_an_invitation_to_a_ledger_that_is_behind_its_receipt_is_declined(maskin
     fresh = masking(name="restored")
     answers = session(fresh, attempt=2, how={"receipts": last}).play("join")
     assert all(map(is_declined, answers.values()))
-    assert clauses(fresh) == [f"DeclinedError: {BEHIND}"] * PEOPLE
+    assert clauses(fresh) == [BEHIND] * PEOPLE
     following = session(one, attempt=2, how={"receipts": last})
     following.play()
     assert len(charged(one)) == 2 * PEOPLE
@@ -594,7 +594,7 @@ def test_a_step_for_a_client_that_is_not_here_is_declined(masking, session):
 def test_without_consent_nobody_sits_down(masking, session):
     one = masking(consents={}, unconsented="no consent.toml")
     assert all(map(is_declined, session(one).play("join").values()))
-    assert set(clauses(one)) == {"DeclinedError: no consent.toml"}
+    assert set(clauses(one)) == {"no consent.toml"}
 
 
 def test_a_seat_from_before_consent_was_withdrawn_is_given_up(masking, session):
