@@ -237,7 +237,10 @@ def _step(host: Host, client: str, record: RecordDict, step: Step) -> RecordDict
         host.seats.pop(client, None)
         _note(host, [client], error)
         return declined_record()
-    return declined_record() if raw is None else step_answer(raw)
+    if raw is None:
+        host.seats.pop(client, None)
+        return declined_record()
+    return step_answer(raw)
 
 
 def _join(host: Host, client: str, record: RecordDict) -> bytes | None:
