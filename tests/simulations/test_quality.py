@@ -8,13 +8,15 @@ import sys
 
 import pytest
 
+from shared.privacy.chain import read_ledger
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def run(tmp_path):
-    def start(*arguments: str) -> dict:
-        command = [sys.executable, "-m", "simulations.cli", "run", "ml-100k", "--out", str(tmp_path / "a"), "--json"]
+    def start(*arguments: str, name: str = "a") -> dict:
+        command = [sys.executable, "-m", "simulations.cli", "run", "ml-100k", "--out", str(tmp_path / name), "--json"]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
@@ -34,6 +36,27 @@ def test_at_epsilon_8_against_everybody_everything_released_counted(run, seed):
     assert summary["epsilon_claims"]["everyone"] <= 8.0
     assert summary["test"]["ndcg@10"] >= 0.20
     assert summary["test"]["recall@20"] >= 0.26
+
+
+def test_943_clients_with_a_user_each_and_two_with_472_send_the_same_integers_under_masks(run, tmp_path):
+    sums = {}
+    for users in (1, 472):
+        sets = ["rounds=1", "privacy.epsilon=none", "secure_aggregation=real", f"users_per_client={users}"]
+        run(*[part for pair in sets for part in ("--set", pair)], name=str(users))
+        events = [line.event for line in read_ledger(tmp_path / str(users) / "ledger.jsonl")]
+        results = {event["release"]: event for event in events if event["type"] == "result"}
+        assert not any(event["aborted"] for event in results.values())
+        # The measurement is of a model that was averaged over 943 users, or over 944 in two clients of at most 472.
+        sums[users] = [results[kind]["sum"] for kind in ("statistics", "update")]
+    assert sums[1] == sums[472]
+
+
+def test_masks_change_nothing_but_the_time(run, tmp_path):
+    sets = ["rounds=2", "policy.measure_every=1"]
+    for mode in ("real", "ideal"):
+        run(*[part for pair in (*sets, f"secure_aggregation={mode}") for part in ("--set", pair)], name=mode)
+    models = [(tmp_path / mode / "model.safetensors").read_bytes() for mode in ("real", "ideal")]
+    assert models[0] == models[1]
 
 
 def test_flwr_run_on_ray_ends_finished_completed(tmp_path):
