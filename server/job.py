@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from shared.encoder.spec import EncoderSpec, initial_parameters
 from shared.errors import ConfigError
 from shared.policy.rules import RulesState, Targets
 from shared.privacy.calibration import make_plan
+from shared.privacy.checks import check_target
 from shared.privacy.plan import Kind, PrivacyPlan, Target
 
 
@@ -131,6 +132,16 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         users=users,
         sampling=cohort / population if poisson else None,
     )
+
+
+def check_promise(config: Config) -> None:
+    """Refuse what no population could make right, before any data is read.
+
+    Raises:
+        PlanError: the promise is absurd, or one that the unit, the trust or the sampling cannot carry.
+    """
+    some = 1000 if config.cohort.size == "everybody" else max(2, config.cohort.size)
+    check_target(replace(target_of(config, some, some, 1, "simulation"), delta=min(config.privacy.delta, 1e-9)))
 
 
 def measured_round(config: Config, round_: int) -> bool:

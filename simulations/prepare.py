@@ -8,7 +8,7 @@ from client.consent import consent_to, write_consent
 from client.folder import CONSENT, KEY, client_folder
 from client.store import save_store
 from server.folder import Service, write_service
-from server.job import make_job
+from server.job import check_promise, make_job
 from shared.catalogue import save_catalogue
 from shared.config import Config
 from shared.errors import ConfigError, RunError
@@ -38,6 +38,7 @@ def prepare(
         RunError: the folder is not empty or not writable.
         ConfigError: more clients asked for than there are.
     """
+    check_promise(config)
     return write_home(config, load_world(config, cache, source, say), home, clients)
 
 

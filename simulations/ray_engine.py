@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from server.checkpoint import load_state
 from server.ending import BEST_FILE, conclude
+from server.job import check_promise
 from server.rows import Row
 from shared.errors import ConfigError, RunError
 from simulations.aggregation import promise
@@ -48,6 +49,7 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     if not (app / "pyproject.toml").exists():
         raise ConfigError("engine = 'ray' bundles the source tree: run from a checkout, or use engine = 'inprocess'")
     began = time.monotonic()
+    check_promise(config)
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)
     create_folder(folder, config)

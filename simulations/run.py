@@ -18,7 +18,7 @@ from server.checkpoint import State, load_state
 from server.coordinator import run_rounds
 from server.desk import Desk
 from server.evaluation import Measurement
-from server.job import Job, initial_state, make_job
+from server.job import Job, check_promise, initial_state, make_job
 from server.rows import Row
 from shared.config import read_toml, validate
 from shared.errors import RunError
@@ -75,6 +75,7 @@ def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path
         FedrecallError: with one sentence; nothing half-written is left that a resume could not use.
         KeyboardInterrupt: passed on after the state was saved; ``resume_run`` goes on.
     """
+    check_promise(config)
     began = time.monotonic()
     world = load_world(config, cache, source, screen.say)
     job = job_of(config, world, folder.name)

@@ -650,3 +650,21 @@ def test_the_model_file_has_what_a_device_needs(run, tmp_path):
     assert {"items", "projection", "identity", "bias", "behaviour", "prior"} <= set(model)
     assert model["items"].shape == (40, 4)
     assert all(np.isfinite(part).all() for part in model.values())
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("privacy.epsilon=1e9", "privacy.epsilon 1000000000.0"),
+        ("privacy.unit=interaction", "needs privacy.trust 'local'"),
+        ("privacy.measurement_share=0", "measurement_share is 0"),
+    ],
+)
+def test_a_promise_that_nothing_could_keep_is_refused_before_any_data_is_read(
+    setting, sentence, tiny, silent, tmp_path, monkeypatch
+):
+    config = tiny(setting)
+    monkeypatch.setattr("simulations.run.load_world", None)
+    with pytest.raises(PlanError, match=sentence):
+        new_run(config, tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
+    assert not (tmp_path / "run").exists()
