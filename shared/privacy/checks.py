@@ -87,9 +87,10 @@ def check_terms(t: Target | PrivacyPlan, people: int) -> None:
             f"privacy.unit 'interaction' needs privacy.trust 'local', not {t.trust!r}: noise is added per event"
         )
     if t.epsilon is not None and not SMALLEST_EPSILON <= t.epsilon <= TOTAL_EPSILON_CAP:
+        larger = 'larger protects nobody: write epsilon = "none" to run without differential privacy, openly'
+        why = larger if t.epsilon > TOTAL_EPSILON_CAP else "smaller leaves nothing but noise"
         raise PlanError(
-            f"privacy.epsilon {t.epsilon} must lie between {SMALLEST_EPSILON} and {TOTAL_EPSILON_CAP}; larger protects "
-            'nobody: write epsilon = "none" to run without differential privacy, openly'
+            f"privacy.epsilon {t.epsilon} must lie between {SMALLEST_EPSILON} and {TOTAL_EPSILON_CAP}; {why}"
         )
     if not SMALLEST_DELTA <= t.delta < 1:
         raise PlanError(f"privacy.delta {t.delta} must lie between {SMALLEST_DELTA} and 1")
