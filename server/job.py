@@ -140,8 +140,11 @@ def check_promise(config: Config) -> None:
     Raises:
         PlanError: the promise is absurd, or one that the unit, the trust or the sampling cannot carry.
     """
-    some = 1000 if config.cohort.size == "everybody" else max(2, config.cohort.size)
-    check_target(replace(target_of(config, some, some, 1, "simulation"), delta=min(config.privacy.delta, 1e-9)))
+    size = config.cohort.size
+    if size == "everybody" or size >= 1:  # else the cohort itself is wrong, which making the job says
+        clients = 1000 if size == "everybody" else 2 * size
+        some = target_of(config, clients, clients, 1, "simulation")
+        check_target(replace(some, delta=min(config.privacy.delta, 1e-9)))
 
 
 def measured_round(config: Config, round_: int) -> bool:
