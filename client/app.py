@@ -13,51 +13,10 @@ from flwr.clientapp import ClientApp
 
 from client.folder import client_folder, keep_seat, open_host, take_seat
 from client.host import answer
-from shared.protocol import declined_record
+from shared.protocol import MESSAGE_TYPES, declined_record
+from shared.sessions import STEP_TYPES
 
 app = ClientApp()
-
-
-@app.train("update")
-def update(message: Message, context: Context) -> Message:
-    """Train, answer with a sealed update."""
-    return _answer(message, context)
-
-
-@app.evaluate("measurement")
-def measurement(message: Message, context: Context) -> Message:
-    """Measure recall and exposure, answer with a sealed report."""
-    return _answer(message, context)
-
-
-@app.query("statistics")
-def statistics(message: Message, context: Context) -> Message:
-    """Answer with a sealed popularity vector."""
-    return _answer(message, context)
-
-
-@app.query("join")
-def join(message: Message, context: Context) -> Message:
-    """Step 1 of secure aggregation: send keys."""
-    return _answer(message, context)
-
-
-@app.query("deal")
-def deal(message: Message, context: Context) -> Message:
-    """Step 2: deal shares; step 3 is the task itself."""
-    return _answer(message, context)
-
-
-@app.query("agree")
-def agree(message: Message, context: Context) -> Message:
-    """Step 4: sign the set of survivors."""
-    return _answer(message, context)
-
-
-@app.query("reveal")
-def reveal(message: Message, context: Context) -> Message:
-    """Step 5: reveal shares."""
-    return _answer(message, context)
 
 
 def _answer(message: Message, context: Context) -> Message:
@@ -84,3 +43,8 @@ def _answer(message: Message, context: Context) -> Message:
     except Exception:  # noqa: BLE001 - Flower would send the type and the text of whatever it is to the server
         record = declined_record()
     return Message(record, reply_to=message)
+
+
+for route in (*MESSAGE_TYPES.values(), *STEP_TYPES.values()):
+    category, action = route.split(".")
+    getattr(app, category)(action)(_answer)

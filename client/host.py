@@ -29,8 +29,10 @@ from shared.catalogue import Catalogue
 from shared.errors import DeclinedError, FedrecallError, ProtocolError
 from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
 from shared.privacy.noise import NoiseSource
-from shared.proofs import LastReceipt, parse_last, parse_signature, read_stamp, same_task
+from shared.privacy.plan import Release
+from shared.proofs import LastReceipt, ServerStamp, parse_last, parse_signature, read_stamp, same_task
 from shared.protocol import (
+    Header,
     StatisticsTask,
     Task,
     TrainTask,
@@ -171,7 +173,16 @@ def released(
     Raises:
         FedrecallError: the message is no task of a server for this catalogue; nobody was charged.
     """
-    request = _request(task, next(iter(asked.values())))
+    record = next(iter(asked.values()))
+    features = () if isinstance(task, StatisticsTask) else task.policy.features
+    request = _request(
+        release_of(task),
+        task.header,
+        task_digest(record),
+        parse_signature(record),
+        features=features,
+        length=vector_length(task),
+    )
     _check(host, task)
 
     def noise(client: str) -> NoiseSource:
@@ -248,19 +259,9 @@ def _join(host: Host, client: str, record: RecordDict) -> bytes | None:
     invitation = parse_invitation(record)
     digest = invitation_digest(record)
     last = parse_last(record)
-    request = Request(
-        release=invitation.release,
-        run=invitation.header.run,
-        round=invitation.header.round,
-        attempt=invitation.header.attempt,
-        plan=invitation.header.plan,
-        catalogue=invitation.header.catalogue,
-        features=(),  # the task says
-        server=read_stamp(record.config_records.get("server", {}), digest),
-        digest=invitation.task,
-        length=0,  # the task says
-        private=False,
-    )
+    server = read_stamp(record.config_records.get("server", {}), digest)
+    # Features and length are the task's to say; the gate looks again then.
+    request = _request(invitation.release, invitation.header, invitation.task, server)
     for clause in refusals(request, {client: last}, host.gate, host.clock(), host.ledger).values():
         host.ledger.append([decline(request, client, clause)])
         return None
@@ -305,13 +306,10 @@ def _credentials(host: Host, client: str) -> Credentials:
     return Credentials(host.identity(client), host.registrations.get(client), bytes.fromhex(key) if key else None)
 
 
-def _request(task: Task, record: RecordDict) -> Request:
-    """The task as the gate sees it.
-
-    Raises:
-        ProtocolError: no server signed it.
-    """
-    header, kind = task.header, release_of(task)
+def _request(
+    kind: Release, header: Header, digest: str, server: ServerStamp, *, features: tuple[str, ...] = (), length: int = 0
+) -> Request:
+    """What a header asks for, as the gate sees it."""
     return Request(
         release=kind,
         run=header.run,
@@ -319,10 +317,10 @@ def _request(task: Task, record: RecordDict) -> Request:
         attempt=header.attempt,
         plan=header.plan,
         catalogue=header.catalogue,
-        features=() if isinstance(task, StatisticsTask) else task.policy.features,
-        server=parse_signature(record),
-        digest=task_digest(record),
-        length=vector_length(task),
+        features=features,
+        server=server,
+        digest=digest,
+        length=length,
         private=kind == "update" and header.plan.trust == "local",
     )
 

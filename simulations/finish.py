@@ -6,14 +6,14 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from client.witness import second_witness
+from client.witness import paid_for, second_witness
 from server.checkpoint import claims_so_far
 from server.ending import Ending
 from server.job import Job
@@ -21,12 +21,14 @@ from server.rows import Row
 from shared.files import write_atomically
 from shared.policy.recall_policy import policy_to_dict
 from shared.privacy.accounting import ACCOUNTANT
-from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, Release, epsilon_by_kind
+from shared.privacy.chain import read_ledger
+from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, epsilon_by_kind
 from simulations.aggregation import Words, mode_of, words
 from simulations.baselines import run_baselines
 from simulations.config import SimulationConfig
 from simulations.datasets.load import DATASETS
 from simulations.examples import examples
+from simulations.mending import CLIENT_LEDGER
 from simulations.model import Model, model_of, write_model
 from simulations.report import write_report
 from simulations.seeding import generator
@@ -62,7 +64,7 @@ def finish(
         world.dataset, world.split, delta=config.privacy.delta, epsilons=(), seed=0, names=YARDSTICKS
     )
     in_rounds = _seconds(folder / "rounds.jsonl")
-    summary = _summary(config, world, job, ending) | {
+    summary = _summary(config, folder, world, job, ending) | {
         "test": final["test"],
         "valid": final["valid"],
         "baselines": baselines,
@@ -101,7 +103,7 @@ def _peak_mb() -> float:
     return peak / (1024.0**2 if sys.platform == "darwin" else 1024.0)
 
 
-def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -> Row:
+def _summary(config: SimulationConfig, folder: Path, world: World, job: Job, ending: Ending) -> Row:
     plan = job.plan
     spent, most = claims_so_far(plan, ending.last)
     said = words(mode_of(config), plan.trust)
@@ -127,7 +129,7 @@ def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -
         "epsilon_if_others_collude": spent.if_others_collude,
         "epsilon_by_kind": epsilon_by_kind(plan, most),
         "accountant": ACCOUNTANT,
-        "second_accountant": _witness(plan, most),
+        "second_accountant": _witness(plan, folder),
         "covers_tuning": False,
         "covers": _covers(plan, spent, said),
         "not_covered": _not_covered(plan, spent, said, own_data=config.data.name not in DATASETS),
@@ -142,11 +144,15 @@ def _summary(config: SimulationConfig, world: World, job: Job, ending: Ending) -
     }
 
 
-def _witness(plan: PrivacyPlan, most: Mapping[Release, int]) -> Row | None:
-    """Epsilon of the same releases by Opacus; to be compared with the claim against everybody or recipients."""
+def _witness(plan: PrivacyPlan, folder: Path) -> Row | None:
+    """Epsilon of the client that paid most, by Opacus and from the clients' own ledgers alone; beside the claim."""
     if plan.epsilon is None:
         return None
-    seen = second_witness(plan.events(most), plan.delta)
+    own = folder / CLIENT_LEDGER
+    ledgers = [own] if own.exists() else sorted((folder / "home" / "clients").glob("*/ledger.jsonl"))
+    paid = {spent for path in ledgers for spent in paid_for(line.event for line in read_ledger(path)).values()}
+    most = max(paid, key=lambda spent: sum(one.times / one.noise_multiplier**2 for one in spent), default=())
+    seen = second_witness(most, plan.delta)
     return {"name": "Opacus", "prv": seen.prv, "rdp": seen.rdp}
 
 

@@ -668,3 +668,16 @@ def test_a_promise_that_nothing_could_keep_is_refused_before_any_data_is_read(
     with pytest.raises(PlanError, match=sentence):
         new_run(config, tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_accountant_reads_the_clients_ledgers_and_agrees(tiny, silent, tmp_path):
+    summary = new_run(tiny(), tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
+    other = summary["second_accountant"]
+    assert other["prv"] == pytest.approx(summary["epsilon"], rel=0.02)
+    assert other["rdp"] >= summary["epsilon"]
+
+
+def test_without_privacy_there_is_nothing_to_witness(tiny, silent, tmp_path):
+    sets = tiny("privacy.epsilon=none")
+    summary = new_run(sets, tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
+    assert summary["second_accountant"] is None
