@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED, History, behaviour_features
+from shared.recall.item_rules import Mask
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Batch:
 def draw(
     histories: Sequence[History],
     rngs: Sequence[np.random.Generator],
+    barred: Sequence[Mask],
     items: int,
     shape: BatchShape,
     *,
@@ -57,6 +59,7 @@ def draw(
     Args:
         histories: one per user; empty ones give empty rows.
         rngs: one generator per user, so that a user's draw does not depend on who else is in the batch.
+        barred: one per user, (items,) what is neither target nor negative; it stays context.
         items: size of the catalogue.
         shape: public sizes.
         rows: size of the batch, the last rows empty; None = one row a history.
@@ -69,21 +72,31 @@ def draw(
         rating=np.ones((users, shape.targets), np.float32),
         negative=np.zeros((users, shape.negatives), np.float32),
     )
-    for row, (history, rng) in enumerate(zip(histories, rngs, strict=True)):
-        _fill(batch, row, history, rng, items, shape)
+    for row, (history, rng, mask) in enumerate(zip(histories, rngs, barred, strict=True)):
+        _fill(batch, row, history, rng, mask, items, shape)
     return batch
 
 
-def _fill(batch: Batch, row: int, history: History, rng: np.random.Generator, items: int, shape: BatchShape) -> None:
+def _fill(
+    batch: Batch,
+    row: int,
+    history: History,
+    rng: np.random.Generator,
+    barred: Mask,
+    items: int,
+    shape: BatchShape,
+) -> None:
     visible = np.flatnonzero(~history.held_out)
     if len(visible) == 0:
         return
     order = rng.permutation(visible)
     liked = history.kind[order] != NOT_INTERESTED
-    positives = order[liked]
+    wanted = liked & ~barred[history.item[order]]
+    positives = order[wanted]
     # At most half of the history becomes targets: a context that is too thin teaches the encoder to ignore it.
     targets = positives[: min(shape.targets, max(1, len(positives) // 2))]
-    context = np.concatenate([positives[len(targets) :], order[~liked]])[: shape.context]
+    context = np.concatenate([positives[len(targets) :], order[liked & ~wanted], order[~liked]])[: shape.context]
+    context.sort()  # which ones is left to chance, but they stay in order of time: the oldest first
     negatives = rng.integers(0, items, shape.negatives)
 
     first, second = shape.context, shape.context + shape.targets
@@ -93,6 +106,6 @@ def _fill(batch: Batch, row: int, history: History, rng: np.random.Generator, it
     batch.behaviour[row, : len(context)] = behaviour_features(history)[context]
     batch.target[row, : len(targets)] = 1.0
     batch.rating[row, : len(targets)] = np.nan_to_num(history.rating[targets], nan=1.0)
-    liked_items = np.zeros(items, bool)
-    liked_items[history.item[positives]] = True
-    batch.negative[row] = ~liked_items[negatives]
+    left_out = barred.copy()
+    left_out[history.item[order[liked]]] = True
+    batch.negative[row] = ~left_out[negatives]

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.measuring import lists, measurement_rows, popularity_rows
+from client.measuring import lists, measurement_rows, statistics_rows
 from client.units import as_units
 from shared.catalogue import Catalogue
+from shared.encoder.profile import feature_map, packed, profiles
 from shared.encoder.spec import bucket_of
 from shared.history import History
+from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.noise import NoiseSource
-from shared.protocol import MeasureTask, StatisticsTask, Task, TrainTask
+from shared.protocol import MeasureTask, ProfileTask, StatisticsTask, Task, TrainTask, layout_of
+from shared.recall.item_rules import Mask, masks
+
+PROFILES_AT_ONCE: Final = 16  # a second moment a user is large
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class People:
     Attributes:
         users: client -> its users' names.
         histories: client -> one history a user, as far as consent lets them be used.
+        ages: client -> age of each user in years, None where unknown.
         catalogue: public.
         rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
         noise: client -> source of the noise inside local steps (trust local).
@@ -34,6 +41,7 @@ class People:
 
     users: Callable[[str], Sequence[str]]
     histories: Callable[[str], Sequence[History]]
+    ages: Callable[[str], Sequence[int | None]]
     catalogue: Catalogue
     rng: Callable[[str, int], np.random.Generator]
     noise: Callable[[str], NoiseSource]
@@ -58,22 +66,40 @@ def contributions(
     histories = [history for client in clients for history in people.histories(client)]
     bucket = bucket_of(people.catalogue.ids, task.header.encoder.buckets)
     if isinstance(task, StatisticsTask):
-        yield popularity_rows(histories, bucket, task.header.encoder.buckets)
-    elif isinstance(task, TrainTask):
-        yield from _updates(people, task, users, histories, bucket)
+        yield statistics_rows(histories, bucket, task.header.encoder.buckets)
+    elif isinstance(task, ProfileTask):
+        yield from _profiles(people, task, histories, bucket)
     else:
-        yield from _measurements(people, task, users, histories, bucket)
+        barred = masks(task.rules, people.catalogue.ids, [age for client in clients for age in people.ages(client)])
+        if isinstance(task, TrainTask):
+            yield from _updates(people, task, users, histories, barred, bucket)
+        else:
+            yield from _measurements(people, task, users, histories, barred, bucket)
+
+
+def _profiles(
+    people: People, task: ProfileTask, histories: Sequence[History], bucket: NDArray[np.int64]
+) -> Iterator[NDArray[np.floating]]:
+    compact = people.catalogue.groups[task.header.encoder.reads]
+    features = feature_map(compact, bucket, task.prior, task.width, task.typical)
+    for start in range(0, len(histories), PROFILES_AT_ONCE):
+        yield packed(profiles(features, histories[start : start + PROFILES_AT_ONCE]))
 
 
 def _updates(
-    people: People, task: TrainTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
+    people: People,
+    task: TrainTask,
+    users: Sequence[str],
+    histories: Sequence[History],
+    barred: Sequence[Mask],
+    bucket: NDArray[np.int64],
 ) -> Iterator[NDArray[np.floating]]:
     from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
     from client.training import fit  # noqa: PLC0415 - as above
 
     rngs = [people.rng(user, task.header.round) for user in users]
     items = Items(dict(people.catalogue.groups), bucket, task.prior)
-    yield from fit(task.header.encoder, task.parameters, items, task.policy, task.training, histories, rngs)
+    yield from fit(task.header.encoder, task.parameters, items, task.policy, task.training, histories, rngs, barred)
 
 
 def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.floating]:
@@ -82,7 +108,10 @@ def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.
 
     header = task.header
     rngs = [people.rng(user, header.round) for user in people.users(client)]
-    histories, rngs = as_units(header.plan.unit, people.histories(client), rngs)
+    users = people.histories(client)
+    histories, rngs = as_units(header.plan.unit, users, rngs)
+    each = len(histories) // max(len(users), 1)  # samples of one user, next to one another
+    barred = [mask for mask in masks(task.rules, people.catalogue.ids, people.ages(client)) for _ in range(each)]
     mechanism = header.plan.update
     return fit_locally_private(
         header.encoder,
@@ -92,6 +121,7 @@ def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.
         task.training,
         histories,
         rngs,
+        barred,
         clip=mechanism.clip,
         noise_multiplier=mechanism.noise_multiplier,
         noise=people.noise(client),
@@ -99,13 +129,23 @@ def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.
 
 
 def _measurements(
-    people: People, task: MeasureTask, users: Sequence[str], histories: Sequence[History], bucket: NDArray[np.int64]
+    people: People,
+    task: MeasureTask,
+    users: Sequence[str],
+    histories: Sequence[History],
+    barred: Sequence[Mask],
+    bucket: NDArray[np.int64],
 ) -> Iterator[NDArray[np.floating]]:
-    encoder, policy = task.header.encoder, task.policy
-    rngs = [people.rng(user, -task.header.round) for user in users]
-    groups = dict(people.catalogue.groups)
+    encoder, layout = task.header.encoder, layout_of(task)
+
+    def ranked(policy: RecallPolicy) -> Iterator[NDArray[np.int64]]:
+        # The same draws for every policy, so that exploration by chance does not part them.
+        rngs = [people.rng(user, -task.header.round) for user in users]
+        groups = dict(people.catalogue.groups)
+        return lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, rngs, barred)
+
     start = 0
-    for ranked in lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, rngs):
-        part = histories[start : start + len(ranked)]
-        start += len(ranked)
-        yield measurement_rows(ranked, part, bucket, encoder.buckets, policy.k)
+    for chunk, *shadows in zip(ranked(task.policy), *(ranked(policy) for policy in task.shadows), strict=True):
+        part = slice(start, start + len(chunk))
+        start += len(chunk)
+        yield measurement_rows(chunk, shadows, histories[part], barred[part], task.activity, layout, bucket)

@@ -24,7 +24,7 @@ from client.contributions import People, contributions
 from client.gate import Gate, Request, learn
 from client.release import decline, refusals, release
 from client.session import Credentials, Seat
-from client.store import ClientStore
+from client.store import ClientStore, ages_of
 from shared.catalogue import Catalogue
 from shared.errors import DeclinedError, FedrecallError, ProtocolError
 from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
@@ -33,7 +33,7 @@ from shared.privacy.plan import Release
 from shared.proofs import LastReceipt, ServerStamp, parse_last, parse_signature, read_stamp, same_task
 from shared.protocol import (
     Header,
-    StatisticsTask,
+    MeasureTask,
     Task,
     TrainTask,
     declined_record,
@@ -174,7 +174,7 @@ def released(
         FedrecallError: the message is no task of a server for this catalogue; nobody was charged.
     """
     record = next(iter(asked.values()))
-    features = () if isinstance(task, StatisticsTask) else task.policy.features
+    features = task.policy.features if isinstance(task, TrainTask | MeasureTask) else ()
     request = _request(
         release_of(task),
         task.header,
@@ -191,6 +191,7 @@ def released(
     people = People(
         users=lambda client: host.stores[client].users,
         histories=lambda client: host.histories[client],
+        ages=lambda client: ages_of(host.stores[client]),
         catalogue=host.catalogue,
         rng=host.randomness.rng,
         noise=noise,
@@ -343,7 +344,8 @@ def _check(host: Host, task: Task) -> None:
         ProtocolError: sizes that are not the catalogue's, or another number of local steps than the plan accounts for.
     """
     header = task.header
-    width, items = host.catalogue.groups["text"].shape[1], len(host.catalogue.ids)
+    read = host.catalogue.groups.get(header.encoder.reads)
+    width, items = 0 if read is None else read.shape[1], len(host.catalogue.ids)
     if header.encoder.text_width != width or header.encoder.buckets > items:
         raise ProtocolError(f"an encoder for {header.encoder}, but this catalogue has {items} items of width {width}")
     steps = header.plan.update.inner_steps

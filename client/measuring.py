@@ -5,21 +5,32 @@ The same function serves the oracle of a simulation, so that an estimate and its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encoder.encode import item_vectors, pad, user_groups
-from shared.encoder.spec import EncoderSpec, Floats, unpack
+from shared.encoder.encode import context_vectors, item_vectors, log_popularity_of, pad, user_groups
+from shared.encoder.spec import EncoderSpec, Floats
 from shared.history import NOT_INTERESTED, History
 from shared.policy.recall_policy import RecallPolicy
-from shared.protocol import MEASURED
+from shared.recall.item_rules import Mask
 from shared.recall.metrics import ndcg_at, recall_at
-from shared.recall.rerank import popularity_price, recommend
+from shared.recall.report import (
+    ACTIVITY,
+    CENTRE,
+    HISTORY_BINS,
+    HISTORY_WEIGHT,
+    NDCG_K,
+    POPULARITY_WEIGHT,
+    SCALARS,
+    ReportLayout,
+    activity_group,
+)
+from shared.recall.rerank import item_prices, recommend
 from shared.recall.scoring import scores
-from shared.recall.weights import MEASUREMENT_WEIGHTS, NDCG_K, exposure_weight
 
 CHUNK: Final = 256  # users at a time
 
@@ -33,10 +44,12 @@ def lists(
     policy: RecallPolicy,
     histories: Sequence[History],
     rngs: Sequence[np.random.Generator],
+    barred: Sequence[Mask],
     *,
     visible: str = "train",
+    reads: str | None = None,
 ) -> Iterator[NDArray[np.int64]]:
-    """Each user's top k under a policy, in chunks; everything visible is excluded.
+    """Each user's top k under a policy, in chunks; everything visible or barred is excluded.
 
     Args:
         spec, parameters: the model.
@@ -45,61 +58,108 @@ def lists(
         policy: the recall policy.
         histories: one per user.
         rngs: one per user, chance for exploration.
+        barred: one per user, (items,) what item rules keep from them.
         visible: "train" (held-out rows are hidden: validation) or "all" (the final test, serving).
+        reads: what the encoder reads, where that differs from ``visible``.
 
     Yields:
         (chunk, k) item indices, best first, -1 where nothing is left.
     """
     items = {group: vectors for group, vectors in groups.items() if policy.weight(group)}
-    items["text"] = item_vectors(spec, parameters, groups["text"], bucket)
-    popularity = (prior + unpack(spec, parameters)["bias"])[bucket]
-    price = popularity_price(prior[bucket])
+    items["text"] = item_vectors(spec, parameters, groups[spec.reads], bucket)
+    context = context_vectors(spec, parameters, groups[spec.reads], bucket)
+    popularity = log_popularity_of(spec, parameters, prior)[bucket]
+    price = item_prices(policy, prior, bucket)
     for start in range(0, len(histories), CHUNK):
         part = histories[start : start + CHUNK]
-        users = user_groups(spec, parameters, items, pad(part, visible=visible))
+        users = user_groups(spec, parameters, items, context, pad(part, visible=reads or visible))
         excluded = np.zeros((len(part), len(bucket)), bool)
         for row, history in enumerate(part):
+            excluded[row] = barred[start + row]
             excluded[row, history.item if visible == "all" else history.item[~history.held_out]] = True
         total = scores(policy, users, items, popularity)
         yield recommend(policy, total, excluded, price, groups["text"], rngs[start : start + CHUNK])
 
 
 def measurement_rows(
-    ranked: NDArray[np.int64], histories: Sequence[History], bucket: NDArray[np.int64], buckets: int, k: int
+    ranked: NDArray[np.integer],
+    shadows: Sequence[NDArray[np.integer]],
+    histories: Sequence[History],
+    barred: Sequence[Mask],
+    activity: tuple[int, int],
+    layout: ReportLayout,
+    bucket: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """The weighted measurement of each user.
 
-    recall@k, ndcg@10, one for having held-out items, and exposures per bucket, weighted so that the norm of a row is
-    at most 1 (``shared/recall/weights.py``). A user with nothing held out has a row of zeros: the metrics are means
-    over users who can be asked.
+    In the order and with the weights of ``shared/recall/report.py``, so that the norm of a row is at most 1. A user
+    with nothing held out has a row of zeros: the metrics are means over users who can be asked.
+
+    Args:
+        ranked: (users, k) lists under the policy in force.
+        shadows: as ``ranked``, under each shadow policy.
+        histories: one per user.
+        barred: one per user, (items,) what item rules keep from them.
+        activity: thresholds of the activity groups.
+        layout: of the vector.
+        bucket: (items,) exposure bucket of each item.
 
     Returns:
-        (users, 3 + buckets) float64.
+        (users, layout.length) float64.
     """
-    relevant = held_out(histories, len(bucket))
+    relevant = held_out(histories, barred, len(bucket))
     asked = relevant.any(axis=1)
-    out = np.zeros((len(histories), len(MEASURED) + buckets))
-    out[:, 0] = recall_at(ranked, relevant, k) * MEASUREMENT_WEIGHTS["recall"]
-    out[:, 1] = ndcg_at(ranked, relevant, NDCG_K) * MEASUREMENT_WEIGHTS["ndcg"]
-    out[:, 2] = MEASUREMENT_WEIGHTS["users"]
-    row, place = np.nonzero(ranked[:, :k] >= 0)
-    np.add.at(out, (row, len(MEASURED) + bucket[ranked[row, place]]), exposure_weight(k))
+    ndcg = ndcg_at(ranked, relevant, NDCG_K) - CENTRE
+    said = {"recall": recall_at(ranked, relevant, layout.k) - CENTRE, "ndcg": ndcg, "users": np.ones(len(histories))}
+    groups = np.array([activity_group(visible_length(history), activity) for history in histories])
+    for group in ACTIVITY:
+        said[f"ndcg:{group}"] = np.where(groups == group, ndcg, 0.0)
+        said[f"users:{group}"] = np.where(groups == group, 1.0, 0.0)
+    out = np.zeros((len(histories), layout.length))
+    for place, name in enumerate(SCALARS):
+        out[:, place] = said[name] * layout.weight(name)
+    for place, listed in enumerate(shadows):
+        out[:, len(SCALARS) + place] = (recall_at(listed, relevant, layout.k) - CENTRE) * layout.weight("shadow")
+    row, rank = np.nonzero(ranked[:, : layout.k] >= 0)
+    shown = out[:, layout.exposures]
+    np.add.at(shown, (row, bucket[ranked[row, rank]]), layout.weight("exposure"))
+    # Items that share a bucket add up: such a row is longer, and is shortened to the share that exposures have.
+    largest = layout.weight("exposure") * math.sqrt(layout.k)
+    shown *= np.minimum(1.0, largest / np.maximum(np.linalg.norm(shown, axis=1, keepdims=True), 1e-12))
     out[~asked] = 0.0
     return out
 
 
-def held_out(histories: Sequence[History], items: int) -> NDArray[np.bool_]:
-    """(users, items): what a measurement should find; "not interested" is never a positive."""
+def held_out(histories: Sequence[History], barred: Sequence[Mask], items: int) -> NDArray[np.bool_]:
+    """(users, items): what a measurement should find; "not interested" and what is barred are never positives."""
     out = np.zeros((len(histories), items), bool)
     for row, history in enumerate(histories):
         out[row, history.item[history.held_out & (history.kind != NOT_INTERESTED)]] = True
+        out[row] &= ~barred[row]
     return out
 
 
-def popularity_rows(histories: Sequence[History], bucket: NDArray[np.int64], buckets: int) -> NDArray[np.float64]:
-    """Each user's visible positives as a unit vector over buckets; zeros for an empty history, (users, buckets)."""
-    out = np.zeros((len(histories), buckets))
+def visible_length(history: History) -> int:
+    """How long a history is for its activity group: positives that are not held out."""
+    return int(np.count_nonzero(_visible(history)))
+
+
+def statistics_rows(histories: Sequence[History], bucket: NDArray[np.int64], buckets: int) -> NDArray[np.float64]:
+    """Each user's visible positives as a unit vector over buckets, and a one in the bin of their log2 number.
+
+    Weighted as ``shared/recall/report.py`` says: the norm of a row is 1, or 0 for an empty history.
+
+    Returns:
+        (users, buckets + HISTORY_BINS) float64.
+    """
+    out = np.zeros((len(histories), buckets + HISTORY_BINS))
     for row, history in enumerate(histories):
-        out[row, bucket[history.item[~history.held_out & (history.kind != NOT_INTERESTED)]]] = 1.0
-    norm = np.linalg.norm(out, axis=1, keepdims=True)
-    return np.asarray(np.divide(out, norm, out=out, where=norm > 0), np.float64)
+        shown = np.unique(bucket[history.item[_visible(history)]])
+        if len(shown):
+            out[row, shown] = POPULARITY_WEIGHT / math.sqrt(len(shown))
+            out[row, buckets + min(visible_length(history).bit_length(), HISTORY_BINS) - 1] = HISTORY_WEIGHT
+    return out
+
+
+def _visible(history: History) -> NDArray[np.bool_]:
+    return np.asarray(~history.held_out & (history.kind != NOT_INTERESTED))

@@ -4,7 +4,8 @@ All parameters act on per-user tensors: an item tower shared by the batch would 
 Opacus' rules need what went into a layer and what flows back to its output, nothing else. So the layers here are
 taps: their outputs are worked out beforehand without a graph (the projection of all items once per model, not once
 per place), and autograd stops there. That leaves out the gradient summed over the batch, which autograd would add at
-the price of the per-sample one.
+the price of the per-sample one. The few parameters of the history's side (``client/history.py``) need no rules at all:
+every user gets a copy.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from client.batch import Batch, BatchShape
-from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
-from shared.history import BEHAVIOUR_WIDTH
+from client.history import normalised, user_of
+from shared.encoder.spec import EncoderSpec, Floats, Kind, plain_behaviour, unpack
 from shared.policy.recall_policy import RecallPolicy, Similarity
 from shared.protocol import TrainingTerms
 
@@ -87,12 +88,12 @@ class Learned(NamedTuple):
 
     Attributes:
         vectors: (users, places, rank).
-        traits: (users, context), the weight of each behaviour, not normalised.
+        user: (users, rank).
         bias: (users, places - context).
     """
 
     vectors: Tensor
-    traits: Tensor
+    user: Tensor
     bias: Tensor
 
 
@@ -112,21 +113,26 @@ class TappedEmbedding(nn.Embedding):
         return output
 
 
-class TappedTraits(TappedLinear):
-    """A tapped layer of width one, with a per-sample rule of its own (:func:`traits_grad_sample`)."""
+class Copied(nn.Module):
+    """A parameter of which every user gets a copy; what flows back to the copy is the user's gradient."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape))
+
+    def forward(self, copies: Tensor) -> Tensor:
+        """``copies`` as they are: (users, *shape) views of the parameter, cut off from it."""
+        return copies
 
 
-def traits_grad_sample(layer: nn.Linear, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
-    """The sum of Opacus' rule for linear layers, as a sum.
-
-    As a product of narrow matrices its last bit depends on where in the batch a user is.
-    """
-    return {layer.weight: (backprops * activations[0]).sum(1, keepdim=True)}
+def copied_grad_sample(layer: Copied, _activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
+    """Per-sample rule of :class:`Copied`."""
+    return {layer.weight: backprops}
 
 
 register_grad_sampler(TappedLinear)(compute_linear_grad_sample)
-register_grad_sampler(TappedTraits)(traits_grad_sample)
 register_grad_sampler(TappedEmbedding)(compute_embedding_grad_sample)
+register_grad_sampler(Copied)(copied_grad_sample)
 
 
 class HistoryEncoder(nn.Module):
@@ -137,14 +143,16 @@ class HistoryEncoder(nn.Module):
         self.projection = TappedLinear(spec.text_width, spec.rank, bias=False)
         self.identity = TappedEmbedding(spec.buckets, spec.rank)
         self.bias = TappedEmbedding(spec.buckets, 1)
-        self.behaviour = TappedTraits(BEHAVIOUR_WIDTH, 1, bias=False)
+        self.history = nn.ModuleDict({name: Copied(shape) for name, shape in spec.history_shapes().items()})
+        self.kind = spec.kind
         parts = {name: torch.from_numpy(part.copy()) for name, part in unpack(spec, parameters).items()}
+        of_history = {f"history.{name}.weight": parts[name] for name in self.history}
         self.load_state_dict(
             {
                 "projection.weight": parts["projection"].T,
                 "identity.weight": parts["identity"],
                 "bias.weight": parts["bias"][:, None],
-                "behaviour.weight": parts["behaviour"][None],
+                **of_history,
             }
         )
 
@@ -155,13 +163,17 @@ class HistoryEncoder(nn.Module):
             inputs: a batch.
             projected: (items, rank), what :meth:`project` says of the text vectors of all items.
         """
-        bucket, candidates = inputs.bucket, inputs.bucket[:, inputs.behaviour.shape[1] :]
+        users, context = inputs.behaviour.shape[:2]
+        bucket, candidates = inputs.bucket, inputs.bucket[:, context:]
         identity, bias = self.identity.weight, self.bias.weight
         vectors = self.projection(inputs.text, _leaf(functional.embedding(inputs.item, projected)))
         vectors = vectors + self.identity(bucket, _leaf(functional.embedding(bucket, identity)))
-        traits = self.behaviour(inputs.behaviour, _leaf(inputs.behaviour @ self.behaviour.weight.T))
         learned_bias = self.bias(candidates, _leaf(functional.embedding(candidates, bias)))
-        return Learned(vectors, traits.squeeze(-1), learned_bias.squeeze(-1))
+        own = {
+            name: layer(_leaf(_copies(layer.get_parameter("weight"), users))) for name, layer in self.history.items()
+        }
+        user = user_of(self.kind, own, vectors[:, :context], inputs.behaviour)
+        return Learned(vectors, user, learned_bias.squeeze(-1))
 
     def project(self, text: Floats) -> Tensor:
         """(items, rank) projected text vectors; one product for all batches under the same parameters."""
@@ -171,6 +183,11 @@ class HistoryEncoder(nn.Module):
 def _leaf(value: Tensor) -> Tensor:
     """Where autograd stops: a value whose own gradient is wanted, and nothing behind it."""
     return value.detach().requires_grad_()
+
+
+def _copies(weight: Tensor, users: int) -> Tensor:
+    """(users, *shape), without any copying."""
+    return weight.expand(users, *weight.shape)
 
 
 def flatten(tensors: Iterator[Tensor] | list[Tensor], leading: int) -> Floats:
@@ -204,14 +221,8 @@ def gather(problem: Problem, batch: Batch) -> Inputs:
 def logits(policy: RecallPolicy, learned: Learned, inputs: Inputs) -> Tensor:
     """R of the candidates, (users, places - context)."""
     context = inputs.behaviour.shape[1]
-    user = (normalised(learned.traits)[:, :, None] * learned.vectors[:, :context]).sum(1)
-    near = similarity(policy.similarity["text"], user, learned.vectors[:, context:])
+    near = similarity(policy.similarity["text"], learned.user, learned.vectors[:, context:])
     return policy.weight("text") * near + policy.weight("popularity") * learned.bias + inputs.offset
-
-
-def normalised(traits: Tensor) -> Tensor:
-    """(users, context) weights over the sum of their sizes; zeros for an empty history."""
-    return traits / (traits.abs().sum(1, keepdim=True) + _EPS)
 
 
 def similarity(kind: Similarity, user: Tensor, item: Tensor) -> Tensor:
@@ -246,14 +257,15 @@ def losses(kind: str, scores: Tensor, inputs: Inputs) -> Tensor:
     return (each * target).sum(1) / target.sum(1).clamp(min=1.0)
 
 
-def own_learned(parts: Mapping[str, Tensor], inputs: Inputs) -> Learned:
+def own_learned(kind: Kind, parts: Mapping[str, Tensor], inputs: Inputs) -> Learned:
     """As :meth:`HistoryEncoder.forward`, for parameters of which each user has its own copy (first dimension)."""
     context = inputs.behaviour.shape[1]
 
     def rows(name: str, bucket: Tensor) -> Tensor:
         return parts[name].gather(1, bucket[:, :, None].expand(-1, -1, parts[name].shape[2]))
 
-    projected = inputs.text @ parts["projection.weight"].transpose(1, 2)
-    traits = (inputs.behaviour * parts["behaviour.weight"]).sum(-1)
+    vectors = inputs.text @ parts["projection.weight"].transpose(1, 2) + rows("identity.weight", inputs.bucket)
     bias = rows("bias.weight", inputs.bucket[:, context:])
-    return Learned(projected + rows("identity.weight", inputs.bucket), traits, bias.squeeze(-1))
+    own = {name.split(".")[1]: part for name, part in parts.items() if name.startswith("history.")}
+    user = user_of(kind, own, vectors[:, :context], inputs.behaviour)
+    return Learned(vectors, user, bias.squeeze(-1))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,18 +21,16 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from client.batch import Batch, draw
+from client.decoder import CHUNK, backward, decoded, decoder_of, examples
 from client.model import HistoryEncoder, Items, Problem, flatten, gather, logits, losses, own_learned
 from shared.encoder.spec import EncoderSpec, Floats
 from shared.history import History
 from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.noise import NoiseSource
 from shared.protocol import TrainingTerms
+from shared.recall.item_rules import Mask
 
-# Users at a time. Always this many, the last ones empty: kernels round differently for other shapes, and a user's
-# contribution must not depend, not even in its last bit, on who else is in the batch. That holds where the widths of
-# text and item vectors and the number of places are multiples of 16, as they are unless someone sets them otherwise
-# (rows then begin at multiples of a vector register); for other sizes it holds up to the rounding of float32.
-CHUNK: Final = 16
+_People = tuple[Sequence[History], Sequence[np.random.Generator], Sequence[Mask]]
 
 
 @contextmanager
@@ -57,20 +55,26 @@ def fit(
     training: TrainingTerms,
     histories: Sequence[History],
     rngs: Sequence[np.random.Generator],
+    barred: Sequence[Mask],
 ) -> Iterator[Floats]:
     """Each user's unclipped contribution, in chunks.
 
     Yields:
-        (chunk, size) float32, one row per user in the given order: the change of the parameters that the user wishes.
-        The rows of an empty history are zeros. A row depends on its own user alone, bit for bit
-        (see ``CHUNK``).
+        (chunk, trained) float32, one row per user in the given order: the change of the parameters that the
+        user wishes. The rows of an empty history are zeros. A row depends on its own user alone, bit for bit (see
+        ``CHUNK``).
     """
+    if spec.kind == "linear":
+        rate, steps = training.learning_rate, policy.local_iterations
+        yield from decoded(spec, parameters, items, rate, steps, histories, barred)
+        return
     problem = Problem(spec, items, policy, training)
     encoder = HistoryEncoder(spec, parameters)
     if policy.local_iterations == 1:
         module, projected = GradSampleModule(encoder, loss_reduction="sum"), _projected(problem, encoder)
-    for part, streams in _chunks(histories, rngs):
-        visits = [_visit(problem, part, streams) for _ in range(policy.local_iterations)]
+    for people in _chunks(histories, rngs, barred):
+        part, *_ = people
+        visits = [_visit(problem, people) for _ in range(policy.local_iterations)]
         if policy.local_iterations == 1:
             rows = _one_step(problem, module, projected, visits[0])
         else:
@@ -87,6 +91,7 @@ def fit_locally_private(
     training: TrainingTerms,
     histories: Sequence[History],
     rngs: Sequence[np.random.Generator],
+    barred: Sequence[Mask],
     *,
     clip: float,
     noise_multiplier: float,
@@ -107,21 +112,25 @@ def fit_locally_private(
         a unit whose gradient is not finite contributes zero; no unit at all -> noise alone.
 
     Returns:
-        (size,) float32, the private change of the parameters, *summed* over units.
+        (trained,) float32, the private change of the parameters, *summed* over units.
     """
-    problem = Problem(spec, items, policy, training)
-    encoder = HistoryEncoder(spec, parameters)
-    module = GradSampleModule(encoder, loss_reduction="sum")
+    if spec.kind == "linear":
+        module = decoder_of(spec, parameters)
+        shown = list(examples(spec, parameters, items, histories, barred))
+        passes = [[partial(backward, module, z, x, free, 1.0) for _, z, x, free in shown]] * policy.local_iterations
+    else:
+        problem, encoder = Problem(spec, items, policy, training), HistoryEncoder(spec, parameters)
+        module = GradSampleModule(encoder, loss_reduction="sum")
+        chunks = list(_chunks(histories, rngs, barred))
+        passes = [[partial(_fresh, problem, module, encoder, people) for people in chunks]] * policy.local_iterations
     optimizer = _PrivateSgd(module, training.learning_rate, clip, noise_multiplier, noise)
-    chunks = list(_chunks(histories, rngs))
-    for _ in range(policy.local_iterations):
-        projected = _projected(problem, encoder)
-        for number, (part, streams) in enumerate(chunks, 1):
-            _backward(problem, module, projected, _visit(problem, part, streams), 1.0)
-            optimizer.signal_skip_step(do_skip=number < len(chunks))
+    for steps in passes:
+        for number, leave_gradients in enumerate(steps, 1):
+            leave_gradients()
+            optimizer.signal_skip_step(do_skip=number < len(steps))
             optimizer.step()
             optimizer.zero_grad()
-    return flatten([p.detach() for p in encoder.parameters()], 0) - parameters
+    return flatten([p.detach() for p in module.parameters()], 0) - parameters[-spec.trained :]
 
 
 class _PrivateSgd(DPOptimizer):  # type: ignore[misc]
@@ -162,15 +171,21 @@ def _normal(noise: NoiseSource, size: int) -> NDArray[np.float64]:
 
 
 def _chunks(
-    histories: Sequence[History], rngs: Sequence[np.random.Generator]
-) -> Iterator[tuple[Sequence[History], Sequence[np.random.Generator]]]:
+    histories: Sequence[History], rngs: Sequence[np.random.Generator], barred: Sequence[Mask]
+) -> Iterator[_People]:
     """``CHUNK`` users at a time; at least one chunk, so that a step and its noise are never left out."""
     for start in range(0, max(len(histories), 1), CHUNK):
-        yield histories[start : start + CHUNK], rngs[start : start + CHUNK]
+        part = slice(start, start + CHUNK)
+        yield histories[part], rngs[part], barred[part]
 
 
-def _visit(problem: Problem, part: Sequence[History], streams: Sequence[np.random.Generator]) -> Batch:
-    return draw(part, streams, len(problem.items.bucket), problem.shape, rows=CHUNK)
+def _visit(problem: Problem, people: _People) -> Batch:
+    return draw(*people, len(problem.items.bucket), problem.shape, rows=CHUNK)
+
+
+def _fresh(problem: Problem, module: nn.Module, encoder: HistoryEncoder, people: _People) -> None:
+    """A new visit to the same people, against the parameters as they are by now."""
+    _backward(problem, module, _projected(problem, encoder), _visit(problem, people), 1.0)
 
 
 def _backward(problem: Problem, module: nn.Module, projected: Tensor, visit: Batch, factor: float) -> None:
@@ -202,7 +217,7 @@ def _several_steps(problem: Problem, encoder: HistoryEncoder, visits: Sequence[B
     for visit in visits:
         inputs = gather(problem, visit)
         leaves = [p.requires_grad_() for p in own.values()]
-        scores = logits(problem.policy, own_learned(own, inputs), inputs)
+        scores = logits(problem.policy, own_learned(problem.spec.kind, own, inputs), inputs)
         # The sum keeps users apart: nobody's loss depends on another's copy.
         steps = torch.autograd.grad(losses(problem.training.loss, scores, inputs).sum(), leaves)
         rate = problem.training.learning_rate

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import click
 import typer
@@ -123,6 +123,8 @@ def _table(title: str, shape: type[BaseModel], prefix: str, names: list[str]) ->
 
 def _type(kind: Any) -> str:  # noqa: ANN401 - any annotation
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type(arguments[0])
     if origin is Literal:
         return " or ".join(f"`{json.dumps(choice)}`" for choice in arguments)
     if origin in (Union, UnionType):
@@ -141,9 +143,15 @@ def _value(info: FieldInfo) -> str:
     return f"`{json.dumps(value)}`"
 
 
+def _rules(field: object) -> list[Any]:
+    return list(field.metadata) if isinstance(field, FieldInfo) else []
+
+
 def _bounds(info: FieldInfo) -> str:
     found = []
-    for rule in info.metadata:
+    # Of a number that may be a word instead, the bounds stand with the number.
+    inner = [rule for part in get_args(info.annotation) for field in get_args(part)[1:] for rule in _rules(field)]
+    for rule in [*info.metadata, *inner]:
         for name, text in BOUNDS.items():
             bound = getattr(rule, name, None)
             if bound is not None:

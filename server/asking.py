@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 
 from server.checkpoint import State, charge, used_by
 from server.desk import Desk
+from server.evaluation import with_distinct
 from server.exchange import Answers, Post, exchange, nobody
 from server.job import Job
 from server.receipts import checked_receipt, with_last_receipts
@@ -20,7 +21,16 @@ from shared.privacy.noise import TAIL, NoiseSource, discrete_gaussian
 from shared.privacy.participation import choose, eligible, toss
 from shared.privacy.plan import Release
 from shared.proofs import sign_task, stamp
-from shared.protocol import MESSAGE_TYPES, Task, release_of, task_digest, task_record, vector_length
+from shared.protocol import (
+    MESSAGE_TYPES,
+    MeasureTask,
+    Task,
+    layout_of,
+    release_of,
+    task_digest,
+    task_record,
+    vector_length,
+)
 from shared.sessions import Invitation, invitation_digest, invitation_record
 
 
@@ -36,8 +46,11 @@ def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]
     answers = asked(job, desk, state, task, record, cohort) if cohort else nobody(vector_length(task))
     if noise is not None:
         # The server's own noise is drawn once, on the sum, before anything else looks at it.
-        drawn = discrete_gaussian(job.plan.sum_sigma(kind, len(answers.survivors)), len(answers.total), noise)
-        answers = replace(answers, total=answers.total + drawn)
+        total = answers.total
+        if isinstance(task, MeasureTask):
+            total = with_distinct(layout_of(task), job.plan.measurement.steps, total)
+        drawn = discrete_gaussian(job.plan.sum_sigma(kind, len(answers.survivors)), len(total), noise)
+        answers = replace(answers, total=total + drawn)
     desk.ledger.append([result_event(job.plan, task, answers)])
     aborted = state.aborted + (not answers.enough)
     return replace(state, aborted=aborted, receipts={**state.receipts, **answers.receipts}), answers

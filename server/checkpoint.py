@@ -20,8 +20,10 @@ from server.receipts import grouped, ungrouped
 from shared.encoder.spec import Floats
 from shared.errors import FedrecallError, RunError
 from shared.files import write_atomically
+from shared.policy.memory import Memory, memory_from_dict, memory_to_dict
+from shared.policy.orders import Proposal, proposal_from_dict, proposal_to_dict
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
-from shared.policy.rules import RulesState, Seen, state_from_dict, state_to_dict
+from shared.policy.sight import Seen
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import RELEASES, Claims, PrivacyPlan, Release, claims
 
@@ -66,6 +68,10 @@ class State:
         best: the round to keep if the run ends early; None = nothing was measured yet.
         exchanges: cohorts drawn so far, by kind of release.
         aborted: exchanges of which nothing came, or of which nobody knows what came.
+        pending: a move that waits for a person's approval.
+        orders: what persons ordered since the last row, as ``rounds.jsonl`` will hold it.
+        activity: history lengths at which the middle and the high activity group begin; (0, 0) = not known.
+        peak: mean entry of the most popular bucket over histories at length one; 0 = not known.
     """
 
     round: int
@@ -73,7 +79,7 @@ class State:
     optimizer: OptimizerState
     prior: Floats
     policy: RecallPolicy
-    controller: RulesState
+    controller: Memory
     used: Used = field(default_factory=dict)
     failures: int = 0
     updates: int = 0
@@ -83,6 +89,10 @@ class State:
     best: Best | None = None
     exchanges: Mapping[Release, int] = field(default_factory=dict)
     aborted: int = 0
+    pending: Proposal | None = None
+    orders: tuple[Mapping[str, Any], ...] = ()
+    activity: tuple[int, int] = (0, 0)
+    peak: float = 0.0
 
 
 def save_state(state: State, path: Path) -> None:
@@ -95,7 +105,7 @@ def save_state(state: State, path: Path) -> None:
         "round": state.round,
         "step": state.optimizer.step,
         "policy": policy_to_dict(state.policy),
-        "controller": state_to_dict(state.controller),
+        "controller": memory_to_dict(state.controller),
         "used": state.used,
         "failures": state.failures,
         "updates": state.updates,
@@ -105,6 +115,10 @@ def save_state(state: State, path: Path) -> None:
         "best": _best_to_dict(state.best),
         "exchanges": dict(state.exchanges),
         "aborted": state.aborted,
+        "pending": None if state.pending is None else proposal_to_dict(state.pending),
+        "orders": [dict(order) for order in state.orders],
+        "activity": list(state.activity),
+        "peak": state.peak,
     }
     arrays = {
         "parameters": state.parameters,
@@ -131,7 +145,7 @@ def load_state(path: Path) -> State:
             optimizer=OptimizerState(public["step"], arrays["first"], arrays["second"]),
             prior=arrays["prior"],
             policy=policy_from_dict(public["policy"]),
-            controller=state_from_dict(public["controller"]),
+            controller=memory_from_dict(public["controller"]),
             used=public["used"],
             failures=public["failures"],
             updates=public["updates"],
@@ -141,11 +155,16 @@ def load_state(path: Path) -> State:
             best=_best_from_dict(public["best"]),
             exchanges=public["exchanges"],
             aborted=public["aborted"],
+            pending=None if public["pending"] is None else proposal_from_dict(public["pending"]),
+            orders=tuple(public["orders"]),
+            activity=_activity(public["activity"]),
+            peak=float(public["peak"]),
         )
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
-    if not state.parameters.shape == state.optimizer.first.shape == state.optimizer.second.shape:
-        raise RunError(f"{path}: no readable checkpoint (the optimizer's moments are not as long as the parameters)")
+    first, second = state.optimizer.first.shape, state.optimizer.second.shape
+    if first != second or len(first) != 1 or first > state.parameters.shape:
+        raise RunError(f"{path}: no readable checkpoint (the optimizer's moments are not those of the parameters)")
     return state
 
 
@@ -171,6 +190,11 @@ def claims_so_far(plan: PrivacyPlan, state: State) -> tuple[Claims, dict[Release
 def used_by(state: State, release: Release) -> dict[str, int]:
     """Participations charged so far for one kind of release, by client; who was never asked is not in it."""
     return {client: kinds.get(release, 0) for client, kinds in state.used.items()}
+
+
+def _activity(raw: list[int]) -> tuple[int, int]:
+    low, high = raw
+    return low, high
 
 
 def _best_to_dict(best: Best | None) -> dict[str, Any] | None:

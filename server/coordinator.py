@@ -7,27 +7,36 @@ the process in between, ``resume`` goes on from the last checkpoint with the sam
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Final
 
 from server.aggregation import apply, log_popularity, mean_update
 from server.asking import ask, can_answer
 from server.checkpoint import State, Stopped, save_state
+from server.deciding import recall_seen, settle
 from server.desk import Desk
 from server.ending import Ending, better, conclude, keep_best
 from server.evaluation import Measurement, estimate
 from server.exchange import Answers
 from server.job import Job, measured_round
-from server.rows import epsilon_so_far, traffic, write_row
+from server.oversight import oversee, refuse_rest
+from server.posterior import given_out, known_of, learn
+from server.rows import Row, epsilon_so_far, traffic, write_row
+from server.statistics import read_statistics
+from server.warm_start import with_contexts
+from shared.policy.control import Decided, neighbour_knobs, neighbours
+from shared.policy.memory import Step
+from shared.policy.orders import Proposal
 from shared.policy.recall_policy import policy_to_dict
-from shared.policy.rules import Seen, Step, state_to_dict, step
 from shared.privacy.plan import Release
 from shared.protocol import (
     Header,
     MeasureTask,
+    ProfileTask,
     StatisticsTask,
     TrainingTerms,
     TrainTask,
+    layout_of,
 )
 
 PATIENCE: Final = 3  # rounds in a row without a quorum before a run ends
@@ -42,8 +51,11 @@ def run_rounds(job: Job, desk: Desk, state: State) -> Ending:
     if state.round < 0:
         state = popularity_round(job, desk, state)
     while (stopped := _stopped(job, state)) is None:
+        # Persons' orders take effect between rounds.
+        state = oversee(desk, state, close=lambda state: _close(desk, state))
         state = training_round(job, desk, state)
     if state.stopped is None:
+        refuse_rest(desk.folder, stopped)
         desk.ledger.append([conclude(state, stopped, desk.folder).event()], head=max(0, state.round))
         state = _close(desk, replace(state, stopped=stopped))
     return conclude(state, stopped, desk.folder)
@@ -61,17 +73,34 @@ def _stopped(job: Job, state: State) -> Stopped | None:
 
 
 def popularity_round(job: Job, desk: Desk, state: State) -> State:
-    """Round 0: the one-off private popularity, a strong prior that costs little."""
+    """Round 0: the one-off private statistics: popularity, a strong prior that costs little, and activity groups."""
     if not can_answer(job, state, "statistics"):
         # None planned; or paid for by a try that was interrupted, and lost with it.
         return replace(state, round=0)
     task = StatisticsTask(_header(job, desk, 0, "statistics"))
     state, answers = ask(job, desk, state, task)
     if answers.enough:
-        sigma = job.plan.sum_sigma("statistics", len(answers.survivors))
-        state = replace(state, prior=log_popularity(answers.total, job.plan.statistics.steps, sigma))
+        said = read_statistics(job.plan, answers.total, len(answers.survivors))
+        prior, peak = log_popularity(said.popularity, 1, said.noise), float(said.popularity.max())
+        state = replace(state, prior=prior, peak=max(0.0, peak) / _units(job, answers), activity=said.activity)
+        state = profile_exchange(job, desk, state)
     desk.ledger.append([], head=0)
     return _close(desk, replace(state, round=0))
+
+
+def profile_exchange(job: Job, desk: Desk, state: State) -> State:
+    """Round 0, second half: the one-off second moment of profiles, which contexts are read from (encoder linear)."""
+    if not can_answer(job, state, "profile"):
+        return state
+    known = known_of(state)
+    task = ProfileTask(_header(job, desk, 0, "profile"), job.width, known.typical, state.prior)
+    state, answers = ask(job, desk, state, task)
+    if not answers.enough:
+        return state
+    moment = answers.total / job.plan.profile.steps
+    units = _units(job, answers)
+    parameters = with_contexts(job.encoder, state.parameters, moment, known, job.public, job.bucket, job.width, units)
+    return replace(state, parameters=parameters)
 
 
 def training_round(job: Job, desk: Desk, state: State) -> State:
@@ -83,22 +112,28 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
     number = state.round + 1
     state, answers = train(job, desk, state, number)
     trained = time.monotonic() - began
-    policy, measured, taken = state.policy, None, Step(state.policy, state.controller, "none", "not measured")
+    policy, measured = state.policy, None
+    decided = Decided(Step(policy, state.controller, "none", "not measured"))
     measuring: Answers | None = None
     last = number == job.config.rounds or not can_answer(job, state, "update")
     if answers.enough and (last or measured_round(job.config, number)) and can_answer(job, state, "measurement"):
         state, measured, measuring = measure(job, desk, state, number)
-        state = replace(state, best=better(state.best, number, policy, _seen(measured)[0]))
-        taken = decide(job, desk, state, number, measured, last=last)
+        state = replace(state, best=better(state.best, number, policy, recall_seen(measured)))
+        decided = settle(job, desk, state, number, measured, last=last)
     elif not answers.enough:
-        taken = replace(taken, reason="too few answers: the round was aborted, charged, and changed nothing")
+        why = "too few answers: the round was aborted, charged, and changed nothing"
+        decided = Decided(replace(decided.step, reason=why))
+    pending = decided.proposal or state.pending
     desk.ledger.append([], head=number)
     state = replace(state, round=number, failures=0 if answers.enough else state.failures + 1)
     row = {
         "round": number,
         "policy": policy_to_dict(policy),
-        "decision": taken.decision,
-        "reason": taken.reason,
+        "decision": decided.step.decision,
+        "reason": decided.step.reason,
+        "neighbours": list(_raced(job, state, measured)),
+        "orders": [dict(order) for order in state.orders],
+        "pending": None if pending is None else _waiting(pending),
         "estimate": None if measured is None else measured.to_dict(),
         "cannot_tell": {} if measured is None else dict(measured.cannot_tell),
         "oracle": None if measured is None else desk.oracle(state, measured),
@@ -107,7 +142,7 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
         "train_seconds": round(trained, 3),
         "seconds": round(time.monotonic() - began, 3),
     }
-    state = replace(state, policy=taken.policy, controller=taken.state)
+    state = replace(state, policy=decided.step.policy, controller=decided.step.memory, pending=pending, orders=())
     write_row(desk.folder / "rounds.jsonl", row)
     state = _close(desk, state)
     desk.tell(row)
@@ -118,78 +153,81 @@ def train(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Answe
     """Send the model, sum the updates, take a server step."""
     section = job.config.training
     terms = TrainingTerms(section.loss, section.learning_rate, section.context, section.targets, section.negatives)
-    task = TrainTask(_header(job, desk, number, "update"), state.policy, terms, state.parameters, state.prior)
+    task = TrainTask(
+        _header(job, desk, number, "update"), state.policy, terms, job.rules, state.parameters, state.prior
+    )
     state, answers = ask(job, desk, state, task)
     if not answers.enough:
         return state, answers
-    # A public normaliser: the number of units that survivors stand for, whether or not they have a history.
-    units = job.counted(len(answers.survivors)) * job.users_per_client
+    units = _units(job, answers)
     mean = mean_update(answers.total, job.plan.update.clip, job.plan.update.steps, units)
-    parameters, optimizer = apply(
-        section.server_optimizer,
-        section.server_learning_rate,
-        section.warmup,
-        state.optimizer,
-        state.parameters,
-        mean,
-    )
+    if job.encoder.kind == "linear":
+        noise = job.update_noise(len(answers.survivors)) / units
+        parameters, optimizer = learn(
+            job.encoder,
+            state.optimizer,
+            state.parameters,
+            mean,
+            noise=noise,
+            known=known_of(state),
+            people=units,
+            text=job.bucket_text,
+        )
+    else:
+        parameters, optimizer = apply(
+            section.server_optimizer,
+            section.server_learning_rate,
+            section.warmup,
+            state.optimizer,
+            state.parameters,
+            mean,
+        )
     updates = state.updates + len(answers.survivors)
     return replace(state, parameters=parameters, optimizer=optimizer, updates=updates), answers
 
 
 def measure(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Measurement | None, Answers]:
-    """Ask for recall and exposure under the policy in force; estimate them from the noisy sum."""
+    """Ask for recall and exposure under the policy in force and its neighbours; estimate them from the noisy sum."""
     header = _header(job, desk, number, "measurement")
-    state, answers = ask(job, desk, state, MeasureTask(header, state.policy, state.parameters, state.prior))
+    shadows = neighbours(job.config.policy.controller, state.policy, state.controller, job.targets)
+    task = MeasureTask(
+        header,
+        state.policy,
+        shadows,
+        state.activity,
+        job.rules,
+        given_out(job.encoder, state),
+        state.prior,
+    )
+    state, answers = ask(job, desk, state, task)
     if not answers.enough:
         return state, None, answers
-    rng = desk.rng(number, "bootstrap")
-    k = state.policy.k
-    return state, estimate(job.plan, answers.total, job.counted(len(answers.survivors)), k, job.items, rng), answers
+    survivors, rng = job.counted(len(answers.survivors)), desk.rng(number, "bootstrap")
+    return state, estimate(job.plan, answers.total, survivors, layout_of(task), job.items, rng), answers
 
 
-def decide(job: Job, desk: Desk, state: State, number: int, measured: Measurement | None, *, last: bool) -> Step:
-    """Let the controller move the policy, and write down what it saw and why it moved."""
-    recall, covered = _seen(measured)
-    taken = Step(state.policy, state.controller, "none", "the report was aborted: too few answers")
-    if measured is not None and job.config.policy.controller == "static":
-        taken = Step(state.policy, state.controller, "hold", "the controller is static")
-    elif measured is not None and last:
-        taken = Step(state.policy, state.controller, "hold", "the last round: the policy stays as it was measured")
-    elif measured is not None:
-        taken = step(state.policy, state.controller, recall, covered, job.targets)
-    desk.ledger.append(
-        [
-            {
-                "type": "decision",
-                "round": number,
-                "controller": job.config.policy.controller,
-                "targets": asdict(job.targets),
-                "estimate": None if measured is None else measured.to_dict(),
-                "seen": {
-                    name: None if s is None else asdict(s) for name, s in (("recall", recall), ("coverage", covered))
-                },
-                "memory": state_to_dict(state.controller),
-                "before": policy_to_dict(state.policy),
-                "after": policy_to_dict(taken.policy),
-                "decision": taken.decision,
-                "reason": taken.reason,
-            }
-        ]
-    )
-    return taken
+def _units(job: Job, answers: Answers) -> int:
+    """A public normaliser: the number of units that survivors stand for, whether or not they have a history."""
+    return job.counted(len(answers.survivors)) * job.users_per_client
 
 
-def _seen(measured: Measurement | None) -> tuple[Seen | None, Seen | None]:
-    """What the controller knows: recall, and effective coverage as a share of what is attainable."""
+def _waiting(pending: Proposal) -> Row:
+    """A proposal as a row shows it: without the controller's memory."""
+    policy = policy_to_dict(pending.policy)
+    return {
+        "id": pending.id,
+        "round": pending.round,
+        "decision": pending.decision,
+        "reason": pending.reason,
+        "policy": policy,
+    }
+
+
+def _raced(job: Job, state: State, measured: Measurement | None) -> tuple[str, ...]:
+    """What the neighbours that a report scored turn; before the controller's memory of them is renewed."""
     if measured is None:
-        return None, None
-    recall = measured.estimates.get(f"recall@{measured.k}")
-    covered = measured.estimates.get(f"effective_coverage@{measured.k}")
-    return (
-        None if recall is None else Seen(recall.value, recall.half_width),
-        None if covered is None else Seen(*(x / measured.attainable for x in (covered.value, covered.half_width))),
-    )
+        return ()
+    return neighbour_knobs(job.config.policy.controller, state.policy, state.controller, job.targets)
 
 
 def _header(job: Job, desk: Desk, number: int, kind: Release) -> Header:

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from server.checkpoint import Best, State, Stopped, load_state, save_state
 from shared.policy.recall_policy import RecallPolicy, policy_to_dict
-from shared.policy.rules import Seen
+from shared.policy.sight import Seen
 
 Chosen = Literal["last", "best private estimate"]
 

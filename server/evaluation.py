@@ -1,11 +1,10 @@
-"""From noisy sums of reports to global recall and coverage, each with an error bar.
+"""From noisy sums of reports to global recall and coverage, each with an error bar, or with the reason why not.
 
-Scalars by the delta method for ratios. Exposure: the noisy count of an item is its true count plus Gaussian noise of
-known variance; counting what is above zero would call half of the unseen items covered. So the distribution of true
-counts over items is estimated by non-parametric maximum likelihood (Kiefer and Wolfowitz 1956; EM on a grid), and
-effective coverage (items with at least m exposures, m about one standard deviation of the noise), Gini and head share
-are read off it. Raw coverage cannot be told from such sums: zero and one exposure look the same (docs/privacy.md).
-Everything here is post-processing.
+Means are ratios of two noisy sums, their bars by the delta method. The gap between activity groups is the largest of
+noisy differences, which is too large on average: what it is too large by is estimated and taken off. Exposure:
+``server/exposures.py``. Raw coverage cannot be told from noisy counts, where zero and one exposure look alike; only a
+server that sees the sum (trust central) can count distinct items, and adds noise to that. Everything here is
+post-processing; docs/measurement.md says what each number means.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from server.exposures import functionals, spread
 from shared.privacy.plan import PrivacyPlan
-from shared.recall.metrics import coverage, effective_coverage, gini, head_share
-from shared.recall.weights import MEASUREMENT_WEIGHTS, NDCG_K, exposure_weight
+from shared.recall.metrics import coverage
+from shared.recall.report import ACTIVITY, CENTRE, NDCG_K, SCALARS, ReportLayout, smallest_exposure, useful_users
 
 Z95: Final = 1.959963984540054
-USEFUL_COHORT: Final = 200  # clients in a report below which exposures drown in noise
-BOOTSTRAPS: Final = 40
+DRAWS: Final = 4000  # of three group means, for the gap
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A private estimate in 0..1 with its 95 % bar; ``low == high`` when there is no noise.
+    """A private estimate with its 95 % bar; ``low == high`` when there is no noise.
 
     Attributes:
-        value: the estimate, brought into 0..1.
-        low, high: ends of the bar, brought into 0..1.
+        value: the estimate, brought into 0..1 (a difference: not).
+        low, high: ends of the bar, likewise.
         half_width: of the bar before that: what a controller weighs, for a bar cut off at 0 looks surer than it is.
     """
 
@@ -46,7 +45,7 @@ class Estimate:
 
 
 def estimate_of(value: float, half_width: float) -> Estimate:
-    """An estimate from its raw value and the half width of its bar."""
+    """An estimate in 0..1 from its raw value and the half width of its bar."""
     value, low, high = (min(1.0, max(0.0, x)) for x in (value, value - half_width, value + half_width))
     return Estimate(float(value), float(low), float(high), float(half_width))
 
@@ -57,10 +56,14 @@ class Measurement:
 
     Attributes:
         k: length of the lists.
-        at_least: m of effective coverage, in exposures.
+        at_least: m of effective coverage, in exposures; from the plan, the same in every round.
         attainable: the largest effective coverage that ``users * k`` exposures allow.
         estimates: metric name -> estimate.
         cannot_tell: metric name -> why not.
+        shadows: recall under each shadow policy less that under the policy in force; empty where it cannot be told.
+        exposures: noisy counts per bucket, rounded, some below zero; None where they drown in noise.
+        exposure_sigma: standard deviation of the noise in each of them.
+        lists: exposures in all: users who report, as estimated, times k.
     """
 
     k: int
@@ -68,131 +71,238 @@ class Measurement:
     attainable: float
     estimates: Mapping[str, Estimate]
     cannot_tell: Mapping[str, str]
+    shadows: tuple[Estimate, ...] = ()
+    exposures: tuple[int, ...] | None = None
+    exposure_sigma: float = 0.0
+    lists: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, as ledger and rounds.jsonl hold them."""
-        out: dict[str, Any] = {
-            name: {"value": e.value, "low": e.low, "high": e.high} for name, e in self.estimates.items()
-        }
+        """Plain JSON types, as ledger and rounds.jsonl hold them; without exposures, as long as a catalogue."""
+        out: dict[str, Any] = {name: _bar(e) for name, e in self.estimates.items()}
         name = f"effective_coverage@{self.k}"
         if name in out:
             out[name]["at_least"] = self.at_least
             out[name]["attainable"] = self.attainable
+        if self.shadows:
+            out["shadows"] = [_bar(e) for e in self.shadows]
         return out | dict.fromkeys(self.cannot_tell)
 
 
+@dataclass(frozen=True)
+class _Sum:
+    """A noisy sum and the standard deviation of its noise."""
+
+    value: float
+    sigma: float
+
+
 def estimate(
-    plan: PrivacyPlan, total: NDArray[np.int64], survivors: int, k: int, items: int, rng: np.random.Generator
+    plan: PrivacyPlan,
+    total: NDArray[np.int64],
+    survivors: int,
+    layout: ReportLayout,
+    items: int,
+    rng: np.random.Generator,
 ) -> Measurement:
     """Read a measured round off the sum of its sealed reports.
 
     Args:
         plan: gives the grid and the noise.
-        total: (3 + buckets,) int64 grid sum, noise included.
+        total: (layout.length,) int64 grid sum, noise included; one more under trust central (:func:`with_distinct`).
         survivors: clients in the sum.
-        k: length of the lists.
+        layout: of the reports.
         items: size of the catalogue.
-        rng: for the bootstrap of the bars; nothing private rests on it.
+        rng: for bootstraps; nothing private rests on it.
     """
-    steps = plan.measurement.steps
-    sigma = plan.sum_sigma("measurement", survivors)
-    grid = {name: _on_grid(weight, steps) for name, weight in MEASUREMENT_WEIGHTS.items()}
-    recall, ndcg, users = (float(total[i]) / grid[name] for i, name in enumerate(("recall", "ndcg", "users")))
-    users_sigma = sigma / grid["users"]
-    if users <= 3.0 * users_sigma:
-        why = f"too few users report: {max(users, 0.0):.0f} under noise of {users_sigma:.0f}"
-        names = (f"recall@{k}", f"ndcg@{NDCG_K}", *_exposure_names(k))
-        return Measurement(k, 1, 1.0, {}, dict.fromkeys(names, why))
-    estimates = {
-        f"recall@{k}": _ratio(recall, users, sigma / grid["recall"], users_sigma),
-        f"ndcg@{NDCG_K}": _ratio(ndcg, users, sigma / grid["ndcg"], users_sigma),
+    steps, sigma = plan.measurement.steps, plan.sum_sigma("measurement", survivors)
+    sums = {
+        name: _Sum(*(x / on_grid(layout.weight(name), steps) for x in (float(total[place]), sigma)))
+        for place, name in enumerate(SCALARS)
     }
-    shown = _on_grid(exposure_weight(k), steps)
-    counts, noise = total[3:] / shown, sigma / shown
-    at_least = max(1, math.ceil(noise))
-    attainable = min(1.0, users * k / (at_least * items))
-    if noise == 0:
-        exact = np.rint(counts).astype(np.int64)
-        estimates |= {
-            name: estimate_of(v, 0.0) for name, v in zip(_exposure_names(k), _read(exact, at_least), strict=True)
-        }
-        return Measurement(k, at_least, attainable, estimates, {})
-    if survivors < USEFUL_COHORT:
-        why = f"{survivors} clients report; below {USEFUL_COHORT} exposures drown in noise"
-        return Measurement(k, at_least, attainable, estimates, dict.fromkeys(_exposure_names(k), why))
-    estimates |= _exposures(counts, noise, at_least, k, rng)
-    why = "zero and one exposure look alike under this noise; see effective coverage"
-    return Measurement(k, at_least, attainable, estimates, {f"coverage@{k}": why})
-
-
-def _on_grid(weight: float, steps: int) -> int:
-    """What a one of this weight becomes when clients truncate it to the grid."""
-    return math.floor(weight * steps * (1.0 - 1e-12))
-
-
-def _exposure_names(k: int) -> tuple[str, str, str, str]:
-    return f"coverage@{k}", f"effective_coverage@{k}", f"gini@{k}", f"head_share@{k}"
-
-
-def _read(exposures: NDArray[np.int64] | Vector, at_least: float) -> tuple[float, float, float, float]:
-    whole = np.asarray(exposures)
-    return (
-        coverage(whole.astype(np.int64)),
-        effective_coverage(whole.astype(np.int64), at_least),
-        gini(whole),
-        head_share(whole),
+    users = _pooled("users", sums)
+    at_least, k = smallest_exposure(plan, layout), layout.k
+    if users.value <= 3.0 * users.sigma:
+        why = f"too few users report: {max(users.value, 0.0):.0f} under noise of {users.sigma:.0f}"
+        names = (f"recall@{k}", f"ndcg@{NDCG_K}", *_group_names(), f"coverage@{k}", *_exposure_names(k))
+        return Measurement(k, at_least, 1.0, {}, dict.fromkeys(names, why))
+    estimates = {
+        f"recall@{k}": _ratio(sums["recall"], users),
+        f"ndcg@{NDCG_K}": _ratio(_pooled("ndcg", sums), users),
+    }
+    shadows = tuple(
+        _difference(_Sum(*(x / on_grid(layout.weight("shadow"), steps) for x in (float(said), sigma))), sums, users)
+        for said in total[layout.shadowed]
+    )
+    cannot_tell: dict[str, str] = {}
+    _tell(estimates, cannot_tell, _group_names(), _groups(sums, rng))
+    _tell(estimates, cannot_tell, (f"coverage@{k}",), _coverage(plan, layout, total, items, users))
+    shown = on_grid(layout.weight("exposure"), steps)
+    counts, noise = total[layout.exposures] / shown, sigma / shown
+    _tell(
+        estimates,
+        cannot_tell,
+        _exposure_names(k),
+        _exposures(plan, layout, counts, noise, items=items, users=users, rng=rng),
+    )
+    useful = noise == 0 or users.value >= useful_users(plan, layout)
+    return Measurement(
+        k=k,
+        at_least=at_least,
+        attainable=min(1.0, users.value * k / (at_least * items)),
+        estimates=estimates,
+        cannot_tell=cannot_tell,
+        shadows=shadows,
+        exposures=tuple(np.rint(counts).astype(int).tolist()) if useful else None,
+        exposure_sigma=noise,
+        lists=users.value * k,
     )
 
 
-def _ratio(numerator: float, denominator: float, numerator_sigma: float, denominator_sigma: float) -> Estimate:
-    """A ratio of two noisy sums with independent noise, clamped to 0..1; bar by the delta method."""
-    value = numerator / denominator
-    spread = Z95 * math.hypot(numerator_sigma, value * denominator_sigma) / abs(denominator)
-    return estimate_of(value, spread)
+def with_distinct(layout: ReportLayout, steps: int, total: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The exact sum of reports, with the number of distinct buckets as one more coordinate.
 
-
-def _exposures(counts: Vector, noise: float, at_least: int, k: int, rng: np.random.Generator) -> dict[str, Estimate]:
-    """Effective coverage, Gini and head share by deconvolution, bars by parametric bootstrap."""
-    grid, mass = deconvolve(counts, noise)
-    truth = _read_mass(grid, mass, at_least, len(counts))
-    again = []
-    for _ in range(BOOTSTRAPS):
-        drawn = rng.choice(grid, size=len(counts), p=mass) + rng.normal(0.0, noise, len(counts))
-        again.append(_read_mass(*deconvolve(drawn, noise), at_least, len(counts)))
-    # The bootstrap's own shift away from the estimate is its bias; the bar covers both.
-    spread = np.sqrt(np.var(again, axis=0) + np.square(np.mean(again, axis=0) - truth))
-    return {name: estimate_of(v, Z95 * s) for name, v, s in zip(_exposure_names(k)[1:], truth, spread, strict=True)}
-
-
-def deconvolve(counts: Vector, noise: float, *, points: int = 160, passes: int = 3000) -> tuple[Vector, Vector]:
-    """The distribution of true counts that makes the noisy ones likeliest.
-
-    Args:
-        counts: (items,) noisy counts.
-        noise: standard deviation of the noise.
-        points: support points; finer near zero.
-        passes: EM passes from the uniform start.
-
-    Returns:
-        ``(grid, mass)``: support from 0 upwards and its probabilities.
+    Formal guarantees: one user's zero-out changes that number by at most k, so the coordinate by at most the square
+    root of its share times ``steps``, and all others together by at most the root of the rest: jointly ``steps``. Only
+    a server that is trusted with the sum (trust central) can do this, before it adds its noise to all of them.
     """
-    top = max(float(counts.max()), 4.0 * noise)
-    grid = top * np.linspace(0.0, 1.0, points) ** 2
-    # Items with nearly the same count count once: the likelihood is over bins a tenth of the noise wide.
-    edges = np.arange(counts.min() - noise, counts.max() + noise, noise / 10.0)
-    weight, edges = np.histogram(counts, edges)
-    centre = (edges[1:] + edges[:-1]) / 2.0
-    used = weight > 0
-    like = np.exp(-0.5 * ((centre[used, None] - grid[None]) / noise) ** 2) + 1e-300
-    share = weight[used] / weight.sum()
-    mass = np.full(points, 1.0 / points)
-    for _ in range(passes):
-        mass *= (share / (like @ mass)) @ like
-    return grid, mass / mass.sum()
+    distinct = int(np.count_nonzero(total[layout.exposures] > 0))
+    return np.append(total, np.int64(on_grid(layout.weight("distinct"), steps) * distinct))
 
 
-def _read_mass(grid: Vector, mass: Vector, at_least: float, items: int) -> Vector:
-    """Effective coverage, Gini and head share of ``items`` items whose counts follow the mass."""
-    quantile = (np.arange(items) + 0.5) / items
-    counts = grid[np.minimum(np.searchsorted(np.cumsum(mass), quantile), len(grid) - 1)]
-    return np.array([float(mass[grid >= at_least].sum()), gini(counts), head_share(counts)])
+def on_grid(weight: float, steps: int) -> int:
+    """What a one of this weight becomes when it is truncated to the grid."""
+    return math.floor(weight * steps * (1.0 - 1e-12))
+
+
+def _bar(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _group_names() -> tuple[str, ...]:
+    return (*(f"ndcg@{NDCG_K}:{group}" for group in ACTIVITY), f"gap@{NDCG_K}")
+
+
+def _exposure_names(k: int) -> tuple[str, str, str]:
+    return f"effective_coverage@{k}", f"gini@{k}", f"head_share@{k}"
+
+
+def _tell(
+    estimates: dict[str, Estimate],
+    cannot_tell: dict[str, str],
+    names: tuple[str, ...],
+    said: tuple[Estimate, ...] | str,
+) -> None:
+    """Into the one or the other: estimates, or the reason why there are none."""
+    if isinstance(said, str):
+        cannot_tell.update(dict.fromkeys(names, said))
+    else:
+        estimates.update(zip(names, said, strict=True))
+
+
+def _pooled(name: str, sums: Mapping[str, _Sum]) -> _Sum:
+    """A sum that is reported twice, whole and by group: both, weighted by their precision."""
+    whole, parts = sums[name], [sums[f"{name}:{group}"] for group in ACTIVITY]
+    if whole.sigma == 0:
+        return whole
+    variance = sum(part.sigma**2 for part in parts)
+    share = variance / (variance + whole.sigma**2)
+    value = share * whole.value + (1.0 - share) * sum(part.value for part in parts)
+    return _Sum(value, math.sqrt(share) * whole.sigma)
+
+
+def _mean(centred: _Sum, users: _Sum) -> tuple[float, float]:
+    """A mean in 0..1 that was sent less a half, and its standard error: a ratio of two sums with independent noise."""
+    value = centred.value / users.value
+    return CENTRE + value, math.hypot(centred.sigma, value * users.sigma) / users.value
+
+
+def _ratio(centred: _Sum, users: _Sum) -> Estimate:
+    value, error = _mean(centred, users)
+    return estimate_of(value, Z95 * error)
+
+
+def _difference(shadow: _Sum, sums: Mapping[str, _Sum], users: _Sum) -> Estimate:
+    """Recall under a shadow policy less recall under the one in force; the half that both were sent less cancels."""
+    value = (shadow.value - sums["recall"].value) / users.value
+    error = math.hypot(shadow.sigma, sums["recall"].sigma, value * users.sigma) / users.value
+    return Estimate(value, value - Z95 * error, value + Z95 * error, Z95 * error)
+
+
+def _groups(sums: Mapping[str, _Sum], rng: np.random.Generator) -> tuple[Estimate, ...] | str:
+    """Ranking quality of each activity group, and the gap between the best and the worst served."""
+    for group in ACTIVITY:
+        users = sums[f"users:{group}"]
+        if users.value <= 3.0 * users.sigma:
+            said = f"{max(users.value, 0.0):.0f} under noise of {users.sigma:.0f}"
+            return f"too few users in the activity group {group!r}: {said}, or nobody knows where groups part"
+    means = [_mean(sums[f"ndcg:{group}"], sums[f"users:{group}"]) for group in ACTIVITY]
+    values, errors = (np.array(column) for column in zip(*means, strict=True))
+    return (*(estimate_of(v, Z95 * e) for v, e in means), _gap(values, errors, rng))
+
+
+def _gap(values: Vector, errors: Vector, rng: np.random.Generator) -> Estimate:
+    """The largest mean less the smallest, less what noise adds to that: by adding it once more to what was seen.
+
+    Where groups differ by less than the noise, some of the excess stays (Efron and Tibshirani 1993, chapter 10); the
+    bar, that of the difference between the two groups, is wide enough for it.
+    """
+    seen = float(np.ptp(values))
+    again = np.ptp(values + errors * rng.normal(size=(DRAWS, len(values))), axis=1)
+    apart = math.hypot(errors[int(values.argmax())], errors[int(values.argmin())])
+    return estimate_of(2.0 * seen - float(again.mean()), Z95 * apart)
+
+
+def _coverage(
+    plan: PrivacyPlan, layout: ReportLayout, total: NDArray[np.int64], items: int, users: _Sum
+) -> tuple[Estimate, ...] | str:
+    """Raw coverage: exact without noise, a noisy distinct count under trust central, else it cannot be told."""
+    if layout.buckets < items:
+        return _shared_buckets(layout, items)
+    steps = plan.measurement.steps
+    if plan.epsilon is None:
+        counts = np.rint(total[layout.exposures] / on_grid(layout.weight("exposure"), steps)).astype(np.int64)
+        return (estimate_of(coverage(counts), 0.0),)
+    if not layout.central:
+        return (
+            f"under trust {plan.trust} the server sees noisy counts alone, where zero and one exposure look alike; see "
+            "effective coverage"
+        )
+    unit = on_grid(layout.weight("distinct"), steps) * items
+    half = Z95 * plan.sum_sigma("measurement", 1) / unit
+    attainable = min(1.0, users.value * layout.k / items)
+    if 2.0 * half >= attainable:
+        return f"a bar of +-{half:.2f} would hold all that {users.value:.0f} users can reach, 0 to {attainable:.2f}"
+    return (estimate_of(float(total[-1]) / unit, half),)
+
+
+def _exposures(
+    plan: PrivacyPlan,
+    layout: ReportLayout,
+    counts: Vector,
+    noise: float,
+    *,
+    items: int,
+    users: _Sum,
+    rng: np.random.Generator,
+) -> tuple[Estimate, ...] | str:
+    """Effective coverage, Gini index and head share."""
+    if layout.buckets < items:
+        return _shared_buckets(layout, items)
+    at_least, useful = smallest_exposure(plan, layout), useful_users(plan, layout)
+    if noise == 0:
+        return tuple(estimate_of(v, 0.0) for v in functionals(counts, at_least))
+    if users.value < useful:
+        return (
+            f"about {users.value:.0f} users report, fewer than {useful}: under noise of {noise:.0f} exposures an item "
+            "would have to be in more than every fifth list to be seen"
+        )
+    lists, error = users.value * layout.k, users.sigma * layout.k
+    summed, deviation = float(counts.sum()), noise * math.sqrt(items)
+    if abs(summed - lists) > 3.0 * math.hypot(error, deviation):  # lists are not full: few items are left to show
+        lists, error = summed, deviation
+    said = spread(counts, noise, at_least, lists, error, rng)
+    return tuple(estimate_of(v, Z95 * e) for v, e in zip(said.values, said.errors, strict=True))
+
+
+def _shared_buckets(layout: ReportLayout, items: int) -> str:
+    return f"{items} items share {layout.buckets} exposure buckets: a count belongs to several of them"

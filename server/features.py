@@ -7,33 +7,36 @@
   ibid., 18.4).
 - ``category``: multi-hot, weighted by inverse document frequency.
 
-Rows have length 1, or 0 where an item has nothing in the group. Everything here is public: no behaviour is read.
+The text group can be fitted to the catalogue's own texts (``server/adaptation.py``), and all groups can be rounded to
+bytes (``shared/recall/quantised.py``). Rows have length 1, or 0 where an item has nothing in the group. Everything here
+is public: no behaviour is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.adaptation import Adaptation, ContrastiveTerms, contrastive_encoder, whiten, whitening
 from shared.catalogue import Catalogue
-from shared.errors import DataError, FetchError
+from shared.errors import DataError
 from shared.files import read_arrays, write_arrays
+from shared.recall.quantised import quantise, unit_rows_of
+from shared.text_encoder import MAX_TOKENS, NO_MODEL, encoder_identity, load_text_encoder, mean_pool
 
-if TYPE_CHECKING:
-    import torch
-
-NO_MODEL: Final = "none"
-LEXICAL_SIZE: Final = 64
-MAX_TOKENS: Final = 128
+EXACT_WORDS: Final = 4096
+LEXICAL_SIZE: Final = 512
+COMPACT_SIZE: Final = 16
 BATCH: Final = 64
 Progress = Callable[[int, int], None]
+Precision = Literal["float32", "bfloat16", "float16"]
 _FORMAT: Final = "fedrecall-text-vectors-1"
 # A row shorter than this before scaling holds rounding errors and nothing else.
 _NOTHING: Final = 1e-6
@@ -46,6 +49,8 @@ def build_catalogue(
     categories: Sequence[Sequence[str]],
     *,
     model: str,
+    adaptation: Adaptation = "none",
+    vectors: Literal["float32", "int8"] = "float32",
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Catalogue:
@@ -59,6 +64,9 @@ def build_catalogue(
         model: a folder or Hugging Face name for ``transformers``. ``"none"`` LOADS NO TRANSFORMER: group "text" is then
             a copy of group "lexical" and knows no meanings, only words. It exists for tests and machines without a
             model; a result got with it must say so.
+        adaptation: what is done to the text group; see ``server/adaptation.py``. "contrastive" needs a transformer.
+        vectors: "int8" rounds all groups to what bytes can hold, so that the catalogue's file, what devices load and
+            what they score are a quarter as large, and everybody computes with the same numbers.
         cache: folder in which text vectors are kept by hash of texts and model; None keeps nothing.
         progress: called with (items done, items) after each batch.
 
@@ -67,13 +75,22 @@ def build_catalogue(
         DataError: the arguments do not fit together.
     """
     lexical = lexical_vectors(texts)
-    text = lexical.copy() if model == NO_MODEL else _cached_text_vectors(texts, model, cache, progress)
+    if model == NO_MODEL:
+        text = lexical.copy()
+    else:
+        text = _cached_text_vectors(texts, model, contrastive=adaptation == "contrastive", cache=cache, tell=progress)
+    # The compact directions are whitened on their own: they start from the vectors as they were read.
+    read, text = text, unit_rows(whiten(text, whitening(text))) if adaptation == "whiten" else text
+    groups = {"text": text, "lexical": lexical, "category": category_vectors(categories)}
+    groups["compact"] = compact_vectors(read, lexical)
+    if vectors == "int8":
+        groups = {name: unit_rows_of(quantise(rows).values) for name, rows in groups.items()}
     return Catalogue(
         ids=tuple(ids),
         titles=tuple(titles),
         texts=tuple(texts),
         categories=tuple(tuple(names) for names in categories),
-        groups={"text": text, "lexical": lexical, "category": category_vectors(categories)},
+        groups=groups,
     )
 
 
@@ -85,9 +102,24 @@ def text_vectors(
     Raises:
         FetchError: the model cannot be loaded.
     """
+    return read_texts(texts, *load_text_encoder(model), batch=batch, progress=progress)
+
+
+def read_texts(
+    texts: Sequence[str],
+    tokenizer: Any,  # noqa: ANN401 - transformers' auto classes are untyped
+    encoder: Any,  # noqa: ANN401 - as above
+    *,
+    batch: int = BATCH,
+    precision: Precision = "float32",
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """As :func:`text_vectors`, by a model that is loaded already.
+
+    ``precision`` is that of matrix products inside the model; sums over tokens stay float32.
+    """
     import torch  # noqa: PLC0415 - heavy import
 
-    tokenizer, encoder = _load(model)
     # Equal lengths together: less padding. An empty text stays an all-zero row.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
     out = np.zeros((len(texts), encoder.config.hidden_size), np.float32)
@@ -96,32 +128,50 @@ def text_vectors(
         tokens = tokenizer(
             [texts[i] for i in rows], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        with torch.no_grad():
+        mixed = torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32")
+        with torch.no_grad(), mixed:
             hidden = encoder(**tokens).last_hidden_state
-        out[rows] = mean_pool(hidden, tokens["attention_mask"]).numpy()
+        out[rows] = mean_pool(hidden.float(), tokens["attention_mask"]).numpy()
         if progress is not None:
             progress(min(start + batch, len(order)), len(order))
     return unit_rows(out)
 
 
-def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b, d) mean of (b, t, d) over the t positions whose (b, t) mask is 1; padding never counts."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+def lexical_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+    """(n, words) TF-IDF with sublinear term frequency, unit rows; above ``EXACT_WORDS`` words, (n, ``LEXICAL_SIZE``).
 
-
-def lexical_vectors(texts: Sequence[str], size: int = LEXICAL_SIZE) -> NDArray[np.float32]:
-    """(n, <= size) TF-IDF over words and word pairs, reduced by a truncated SVD with a fixed seed, unit rows."""
+    Exact where it can be: items that share a rare word are what word statistics know, and a truncated SVD with a fixed
+    seed (latent semantic analysis) loses much of that.
+    """
     from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - heavy import
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - heavy import
 
     try:
-        weights = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, strip_accents="unicode").fit_transform(texts)
+        weights = TfidfVectorizer(sublinear_tf=True, strip_accents="unicode").fit_transform(texts)
     except ValueError:  # "empty vocabulary": no text holds a word
         return np.zeros((len(texts), 1), np.float32)
-    if min(weights.shape) <= size:
-        return unit_rows(_full_svd(weights.toarray()))
-    return unit_rows(TruncatedSVD(size, random_state=0).fit_transform(weights))
+    if weights.shape[1] <= EXACT_WORDS:
+        return unit_rows(weights.toarray())
+    return unit_rows(TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0).fit_transform(weights))
+
+
+def compact_vectors(*groups: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, at most ``COMPACT_SIZE`` a group) leading directions of vector groups, unit rows.
+
+    Half whitened: each direction divided by the root of its singular value, between keeping the first directions'
+    dominance and giving all of them one voice. What the linear encoder reads of texts; few numbers, for noise is paid
+    by the number.
+    """
+    parts = []
+    for rows in groups:
+        wide = np.asarray(rows, np.float64) - np.mean(rows, axis=0, dtype=np.float64)
+        values, directions = np.linalg.eigh(wide.T @ wide)
+        kept = np.argsort(-values)[: min(COMPACT_SIZE, len(values))]
+        kept = kept[values[kept] > _NOTHING]
+        if len(kept):
+            scaled = wide @ directions[:, kept] / np.sqrt(np.sqrt(values[kept]))
+            parts.append(scaled / np.linalg.norm(scaled, axis=1).mean())
+    return unit_rows(np.concatenate(parts, axis=1)) if parts else np.zeros((len(groups[0]), 1), np.float32)
 
 
 def category_vectors(categories: Sequence[Sequence[str]]) -> NDArray[np.float32]:
@@ -144,19 +194,13 @@ def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return scaled.astype(np.float32)
 
 
-def _full_svd(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A small catalogue needs no approximation: all singular directions, so that inner products stay exact."""
-    left, values, _ = np.linalg.svd(weights, full_matrices=False)
-    scaled: NDArray[np.float64] = left * values
-    return scaled
-
-
 def _cached_text_vectors(
-    texts: Sequence[str], model: str, cache: Path | None, progress: Progress | None
+    texts: Sequence[str], model: str, *, contrastive: bool, cache: Path | None, tell: Progress | None
 ) -> NDArray[np.float32]:
     if cache is None:
-        return text_vectors(texts, model, progress=progress)
-    words = json.dumps([_FORMAT, MAX_TOKENS, _identity(model), list(texts)]).encode()
+        return _fresh_text_vectors(texts, model, contrastive=contrastive, tell=tell)
+    terms = [list(astuple(ContrastiveTerms()))] if contrastive else []
+    words = json.dumps([_FORMAT, MAX_TOKENS, encoder_identity(model), list(texts), *terms]).encode()
     path = cache / "vectors" / f"{hashlib.sha256(words).hexdigest()}.npz"
     try:
         kept = read_arrays(path)["text"]
@@ -164,55 +208,14 @@ def _cached_text_vectors(
             return kept.astype(np.float32, copy=False)
     except (DataError, KeyError):
         pass  # not there, or cut short by a full disk: made again and overwritten
-    vectors = text_vectors(texts, model, progress=progress)
+    vectors = _fresh_text_vectors(texts, model, contrastive=contrastive, tell=tell)
     write_arrays(path, {"text": vectors})
     return vectors
 
 
-def _identity(model: str) -> str:
-    """A folder is what its files hold, wherever it lies; a name is a name."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return model
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".safetensors", ".txt", ".model"}:
-            with path.open("rb") as stream:
-                digest.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def _load(model: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - transformers' auto classes are untyped
-    from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415 - heavy import
-
-    with _quiet_transformers():
-        try:
-            # Safetensors only: other weight files are pickles, which run code when they are opened.
-            tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            encoder = AutoModel.from_pretrained(model, trust_remote_code=False, use_safetensors=True)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise FetchError(
-                f"text encoder {model!r} cannot be loaded ({type(error).__name__}: {_first_line(error)}); give a "
-                f"folder with a Hugging Face model, a name that the hub knows, or {NO_MODEL!r} for word statistics only"
-            ) from error
-    return tokenizer, encoder.eval()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "no reason given")[:200]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Loading draws progress bars and warns of unused heads; a library stays silent."""
-    from transformers.utils import logging  # noqa: PLC0415 - heavy import
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def _fresh_text_vectors(
+    texts: Sequence[str], model: str, *, contrastive: bool, tell: Progress | None
+) -> NDArray[np.float32]:
+    if not contrastive:
+        return text_vectors(texts, model, progress=tell)
+    return read_texts(texts, *contrastive_encoder(texts, model), progress=tell)

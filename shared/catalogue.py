@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from shared.errors import DataError
 from shared.files import read_arrays, write_arrays
+from shared.recall.quantised import unit_rows_of, whole_rows
 
 GROUPS: Final = ("text", "lexical", "category")
 _FORMAT: Final = "fedrecall-catalogue-1"
@@ -70,10 +71,15 @@ class Catalogue:
 
 
 def save_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write one file, atomically: readers see the old file or the whole new one."""
-    arrays: dict[str, NDArray[np.generic]] = {
-        f"group/{name}": np.ascontiguousarray(vectors, "<f4") for name, vectors in catalogue.groups.items()
-    }
+    """Write one file, atomically: readers see the old file or the whole new one.
+
+    A group whose rows bytes stand for exactly (built with ``vectors = "int8"``) is written as those bytes, a quarter as
+    large, and read back as the same floats.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, vectors in catalogue.groups.items():
+        whole = whole_rows(vectors)
+        arrays[f"group/{name}"] = np.ascontiguousarray(vectors, "<f4") if whole is None else whole
     arrays["format"] = _as_bytes(_FORMAT.encode())
     arrays["version"] = _as_bytes(catalogue.version().encode())
     arrays["words"] = _as_bytes(_words_as_json(catalogue))
@@ -134,8 +140,10 @@ def _as_bytes(content: bytes) -> NDArray[np.uint8]:
 
 
 def _floats(vectors: NDArray[np.generic]) -> NDArray[np.float32]:
+    if vectors.dtype == np.int8 and vectors.ndim == 2:
+        return unit_rows_of(vectors.astype(np.int8, copy=False))
     if vectors.dtype != np.dtype("<f4"):
-        raise ValueError(f"a group of type {vectors.dtype} instead of float32")
+        raise ValueError(f"a group of type {vectors.dtype} instead of float32 or int8")
     return vectors.astype(np.float32, copy=False)
 
 

@@ -10,12 +10,17 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, ProtocolError
 from shared.policy.recall_policy import GROUPS, RecallPolicy, Similarity
+from shared.recall.item_rules import ItemRules, rules_from_dict
+from shared.recall.report import LARGEST_SHADOWS
+
+WEIGHTS: Final[Mapping[str, float]] = {"text": 10.0, "lexical": 10.0, "category": 1.0, "popularity": 1.0}
+SIMILARITY: Final[Mapping[str, Similarity]] = {"text": "dot", "lexical": "cosine", "category": "cosine"}
 
 
 class Section(BaseModel):
@@ -37,9 +42,20 @@ class Privacy(Section):
         "rounds", description="K, at least 1: updates one client may contribute; its own gate enforces it"
     )
     collusion: float = Field(0.1, ge=0, lt=1, description="share of the smallest cohort that may collude")
-    clip: float = Field(0.5, gt=0, le=1000, description="largest L2 norm of one unit's update")
-    measurement_share: float = Field(0.15, ge=0, lt=1, description="share of the budget (zCDP) for measurements")
-    statistics_share: float = Field(0.05, ge=0, lt=1, description="share of the budget (zCDP) for private popularity")
+    clip: Annotated[float, Field(gt=0, le=1000)] | Literal["plan"] = Field(
+        "plan", description='largest L2 norm of one unit\'s update; "plan" = 0.85 for encoder linear, 0.5 for mean'
+    )
+    measurement_share: Annotated[float, Field(ge=0, lt=1)] | Literal["plan"] = Field(
+        "plan",
+        description='share of the budget (zCDP) for measurements, at least 0 and below 1; "plan" = the smallest that '
+        "measures recall well enough, between 0.05 and 0.12 (docs/measurement.md)",
+    )
+    statistics_share: float = Field(
+        0.1, ge=0, lt=1, description="share of the budget (zCDP) for private popularity and lengths of histories"
+    )
+    profile_share: float = Field(
+        0.3, ge=0, lt=1, description="share of the budget (zCDP) for the one-off second moment (encoder linear)"
+    )
 
 
 class Cohort(Section):
@@ -66,20 +82,30 @@ class Model(Section):
     text_encoder: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2", description='a Hugging Face model by name or folder, or "none"'
     )
-    rank: int = Field(32, ge=1, le=1024, description="width of item and user vectors")
+    encoder: Literal["linear", "mean", "attention", "gru"] = Field(
+        "linear",
+        description="how histories become vectors (docs/encoder.md); all but linear want policy.features text and "
+        'popularity, policy.weights.text 5 and policy.similarity.text "cosine"',
+    )
+    rank: Annotated[int, Field(ge=1, le=1024)] | Literal["plan"] = Field(
+        "plan",
+        description='width of item and user vectors; "plan" = as many as the noise leaves (not linear: 32)',
+    )
     buckets: int = Field(8192, ge=1, le=10_000_000, description="rows of per-item vectors; more items share rows")
 
 
 class TrainingSection(Section):
     """Local training and the server's optimizer."""
 
-    loss: Literal["softmax", "bpr", "squared"] = Field("softmax", description="loss of a user's targets")
+    loss: Literal["softmax", "bpr", "squared"] = Field(
+        "softmax", description="loss of a user's targets (linear always has the squared error)"
+    )
     learning_rate: float = Field(1.0, gt=0, le=100, description="of local steps")
     context: int = Field(96, ge=1, le=4096, description="history items an encoder reads in training")
     targets: int = Field(32, ge=1, le=1024, description="most targets per visit")
     negatives: int = Field(256, ge=1, le=65_536, description="sampled negatives per visit")
     server_optimizer: Literal["fedavg", "fedadam", "fedadagrad"] = Field(
-        "fedadam", description="applies the mean update"
+        "fedadam", description="applies the mean update (linear has a posterior: docs/encoder.md)"
     )
     server_learning_rate: float = Field(0.01, gt=0, le=100, description="of the server optimizer")
     warmup: int = Field(5, ge=0, le=10_000, description="rounds over which the server's learning rate rises linearly")
@@ -88,45 +114,74 @@ class TrainingSection(Section):
 class PolicySection(Section):
     """The first policy, and what steers it."""
 
-    controller: Literal["rules", "static"] = Field("rules", description="what adjusts the policy between rounds")
+    controller: Literal["rules", "dual", "shadow", "static"] = Field(
+        "rules", description="what adjusts the policy between rounds; docs/policy.md compares them"
+    )
     measure_every: int = Field(
-        5, ge=1, le=10_000, description="rounds between measurements; the last round is measured"
+        2, ge=1, le=10_000, description="rounds between measurements; the last round is measured"
     )
     recall_target: float = Field(0.25, ge=0, le=1, description="recall@k below which features come in")
     coverage_target: float = Field(
-        0.3,
+        0.43,
         ge=0,
         le=1,
-        description="effective coverage@k, as a share of what is attainable, below which exposure is priced",
+        description="share of the catalogue that lists should reach; under noise its floor must (docs/policy.md)",
     )
+    fairness: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="weight of the ndcg gap between activity groups against recall; 0 = only reported",
+    )
+    shadows: int = Field(4, ge=1, le=LARGEST_SHADOWS, description="neighbours in each report (controller shadow)")
     freeze: bool = Field(False, description="measure, but never move the policy")
+    approval: bool = Field(False, description="a move waits until a person approves it: fedrecall-sim policy")
     features: tuple[Literal["text", "lexical", "category", "popularity"], ...] = Field(
-        ("text", "popularity"), min_length=1, description="feature groups on at the start"
+        ("text", "lexical"), min_length=1, description="feature groups on at the start"
     )
     weights: dict[str, float] = Field(
-        {"text": 5.0, "lexical": 1.0, "category": 1.0, "popularity": 1.0},
-        description="W, per feature group, in logits, -1000 to 1000",
+        dict(WEIGHTS), description="W, per feature group, in logits, -1000 to 1000; groups left out keep their default"
     )
     similarity: dict[str, Similarity] = Field(
-        {"text": "cosine", "lexical": "cosine", "category": "cosine"}, description="per feature group"
+        dict(SIMILARITY), description="per feature group; groups left out keep their default"
     )
     depth: int = Field(200, ge=1, le=1_000_000, description="candidates that are re-ranked")
     local_iterations: int = Field(1, ge=1, le=64, description="local training steps per round")
     exposure_price: float = Field(0.0, ge=0, le=10, description="logits the most popular item pays")
     diversity: float = Field(0.0, ge=0, le=1, description="MMR trade-off")
     exploration: float = Field(0.0, ge=0, le=0.5, description="share of places filled by chance")
+    explore_from: int = Field(0, ge=0, le=1_000_000, description="items seen from which places are left to chance")
     k: int = Field(20, ge=10, le=1000, description="length of the list")
+
+    @field_validator("weights")
+    @classmethod
+    def _all_weights(cls, given: dict[str, float]) -> dict[str, float]:
+        return {**WEIGHTS, **given}
+
+    @field_validator("similarity")
+    @classmethod
+    def _all_similarities(cls, given: dict[str, Similarity]) -> dict[str, Similarity]:
+        return {**SIMILARITY, **given}
+
+
+class RulesSection(Section):
+    """Item rules: raw item ids that are never recommended; no policy lifts them (docs/device.md)."""
+
+    blocked: tuple[str, ...] = Field((), description="item ids that nobody is shown")
+    harmful: tuple[str, ...] = Field((), description="item ids that must not be promoted")
+    min_age: dict[str, int] = Field(default_factory=dict, description="item id -> smallest age in years")
 
 
 class Config(Section):
     """What a server runs."""
 
-    rounds: int = Field(40, ge=1, le=100_000, description="training rounds")
+    rounds: int = Field(20, ge=1, le=100_000, description="training rounds")
     privacy: Privacy = Privacy()
     cohort: Cohort = Cohort()
     model: Model = Model()
     training: TrainingSection = TrainingSection()
     policy: PolicySection = PolicySection()
+    rules: RulesSection = RulesSection()
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
@@ -137,8 +192,7 @@ def first_policy(section: PolicySection) -> RecallPolicy:
     """Version 1 of the recall policy.
 
     Raises:
-        ConfigError: a feature group is missing from weights or similarity, or unknown there; a weight that no client
-            accepts.
+        ConfigError: an unknown feature group in weights or similarity; a weight that no client accepts.
     """
     for name, given, wanted in (
         ("weights", section.weights, set(GROUPS)),
@@ -162,8 +216,26 @@ def first_policy(section: PolicySection) -> RecallPolicy:
         diversity=section.diversity,
         exploration=section.exploration,
         k=section.k,
+        explore_from=section.explore_from,
         frozen=section.freeze,
     )
+
+
+def item_rules(section: RulesSection) -> ItemRules:
+    """The rules as tasks carry them.
+
+    Raises:
+        ConfigError: an entry that no client accepts.
+    """
+    try:
+        return rules_from_dict(section.model_dump())
+    except ProtocolError as error:
+        raise ConfigError(str(error)) from error
+
+
+def shadow_count(section: PolicySection) -> int:
+    """How many neighbouring policies every report scores: public and the same in the whole run."""
+    return section.shadows if section.controller == "shadow" else 0
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -241,7 +313,7 @@ def keys(shape: type[BaseModel], prefix: str = "") -> list[str]:
 def _sentence(shape: type[BaseModel], problem: Mapping[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
     # Of a key that may be of two types, pydantic names the type that failed behind the key.
-    if len(path) > 1 and (path[-1] in {"float", "int", "str"} or path[-1].startswith("literal[")):
+    if len(path) > 1 and (path[-1] in {"float", "int", "str"} or path[-1].startswith(("literal[", "constrained-"))):
         path.pop()
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":

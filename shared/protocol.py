@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, cast
 
@@ -18,16 +18,20 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from shared.encoder.spec import EncoderSpec, Floats
+from shared.encoder.profile import profile_length
+from shared.encoder.spec import KINDS_OF_ENCODER, EncoderSpec, Floats
 from shared.errors import FedrecallError, ProtocolError
-from shared.policy.recall_policy import RecallPolicy, policy_from_dict, policy_to_dict
+from shared.policy.recall_policy import RecallPolicy, check_prices, policy_from_dict, policy_to_dict
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import PrivacyPlan, Release
+from shared.recall.item_rules import ItemRules, rules_from_dict, rules_to_dict
+from shared.recall.report import ACTIVITY, HISTORY_BINS, LARGEST_SHADOWS, ReportLayout
 
 # Flower routes "<category>.<action>"; the release names the action.
 MESSAGE_TYPES: Final[Mapping[Release, str]] = {
     "statistics": "query.statistics",
+    "profile": "query.profile",
     "update": "train.update",
     "measurement": "evaluate.measurement",
 }
@@ -86,29 +90,61 @@ class StatisticsTask:
 
 
 @dataclass(frozen=True)
+class ProfileTask:
+    """Server -> client: how people differ in a few public features, once per plan (a private second moment).
+
+    Attributes:
+        width: popular items that are features of their own.
+        typical: public length of a typical history.
+        prior: (buckets,) log private popularity.
+    """
+
+    header: Header
+    width: int
+    typical: int
+    prior: Floats
+
+    @property
+    def features(self) -> int:
+        """Numbers in a profile."""
+        return self.width + self.header.encoder.text_width
+
+
+@dataclass(frozen=True)
 class TrainTask:
-    """Server -> client: train this model under this policy, answer with an update."""
+    """Server -> client: train this model under this policy, answer with an update; what the rules bar is no target."""
 
     header: Header
     policy: RecallPolicy
     training: TrainingTerms
+    rules: ItemRules
     parameters: Floats
     prior: Floats
 
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """Server -> client: measure this model under this policy on held-out behaviour."""
+    """Server -> client: measure this model under this policy on held-out behaviour.
+
+    Attributes:
+        shadows: neighbouring policies whose recall is reported beside; as many in every report of a run.
+        activity: visible history lengths at which the middle and the high activity group begin; (0, 0) = unknown.
+        rules: what is barred.
+    """
 
     header: Header
     policy: RecallPolicy
+    shadows: tuple[RecallPolicy, ...]
+    activity: tuple[int, int]
+    rules: ItemRules
     parameters: Floats
     prior: Floats
 
 
-Task = StatisticsTask | TrainTask | MeasureTask
+Task = StatisticsTask | ProfileTask | TrainTask | MeasureTask
 _RELEASE: Final[Mapping[type, Release]] = {
     StatisticsTask: "statistics",
+    ProfileTask: "profile",
     TrainTask: "update",
     MeasureTask: "measurement",
 }
@@ -119,19 +155,33 @@ def release_of(task: Task) -> Release:
     return _RELEASE[type(task)]
 
 
+def layout_of(task: MeasureTask) -> ReportLayout:
+    """How the answer to a measurement is laid out and weighed."""
+    header = task.header
+    return ReportLayout(task.policy.k, header.encoder.buckets, len(task.shadows), header.plan.trust == "central")
+
+
 def vector_length(task: Task) -> int:
     """Length of the sealed vector that answers a task; the same for every history."""
     encoder = task.header.encoder
     if isinstance(task, TrainTask):
-        return encoder.size
-    return encoder.buckets + (0 if isinstance(task, StatisticsTask) else len(MEASURED))
+        return encoder.trained
+    if isinstance(task, ProfileTask):
+        return profile_length(task.features)
+    return encoder.buckets + HISTORY_BINS if isinstance(task, StatisticsTask) else layout_of(task).length
 
 
-MEASURED: Final = ("recall", "ndcg", "users")
 _FIELDS: Final[Mapping[str, set[str]]] = {
     "statistics": {"release", "header"},
-    "measurement": {"release", "header", "policy"},
-    "update": {"release", "header", "policy", "training"},
+    "profile": {"release", "header", "width", "typical"},
+    "measurement": {"release", "header", "policy", "shadows", "activity", "rules"},
+    "update": {"release", "header", "policy", "training", "rules"},
+}
+_ARRAYS: Final[Mapping[str, set[str]]] = {
+    "statistics": set(),
+    "profile": {"prior"},
+    "measurement": {"parameters", "prior"},
+    "update": {"parameters", "prior"},
 }
 
 
@@ -141,9 +191,16 @@ def task_record(task: Task) -> RecordDict:
     arrays: dict[str, Floats] = {}
     if isinstance(task, TrainTask | MeasureTask):
         said["policy"] = policy_to_dict(task.policy)
+        said["rules"] = rules_to_dict(task.rules)
         arrays = {"parameters": task.parameters, "prior": task.prior}
+    if isinstance(task, MeasureTask):
+        said["shadows"] = [policy_to_dict(policy) for policy in task.shadows]
+        said["activity"] = list(task.activity)
     if isinstance(task, TrainTask):
         said["training"] = asdict(task.training)
+    if isinstance(task, ProfileTask):
+        said |= {"width": task.width, "typical": task.typical}
+        arrays = {"prior": task.prior}
     text = json.dumps(said, sort_keys=True, allow_nan=False)
     return RecordDict(
         {
@@ -216,17 +273,33 @@ def _task(record: RecordDict) -> Task:
         raise ProtocolError(f"task: fields {sorted(said)}, expected those of one of {tuple(_FIELDS)}")
     header = parse_header(said["header"])
     arrays = record.array_records["arrays"]
-    expected = set() if release == "statistics" else {"parameters", "prior"}
+    expected = _ARRAYS[release]
     if set(arrays) != expected:
         raise ProtocolError(f"arrays {sorted(arrays)}, expected exactly {sorted(expected)}")
     if release == "statistics":
         return StatisticsTask(header)
+    if release == "profile":
+        return _profile(header, said["width"], said["typical"], arrays["prior"])
     parameters = _finite(arrays["parameters"], "parameters", header.encoder.size)
     prior = _finite(arrays["prior"], "prior", header.encoder.buckets)
     policy = policy_from_dict(said["policy"])
+    check_prices(policy, header.encoder.buckets)
     if release == "measurement":
-        return MeasureTask(header, policy, parameters, prior)
-    return TrainTask(header, policy, _training(said["training"]), parameters, prior)
+        shadows, activity = _shadows(said["shadows"], policy, header.encoder.buckets), _activity(said["activity"])
+        return MeasureTask(header, policy, shadows, activity, rules_from_dict(said["rules"]), parameters, prior)
+    rules = rules_from_dict(said["rules"])
+    return TrainTask(header, policy, _training(said["training"]), rules, parameters, prior)
+
+
+def _profile(header: Header, width: object, typical: object, prior: Array) -> ProfileTask:
+    if type(width) is not int or not 1 <= width <= header.encoder.buckets:
+        raise ProtocolError(f"width: {width!r}, expected a whole number from 1 to {header.encoder.buckets}")
+    if type(typical) is not int or not 1 <= typical <= _LARGEST:
+        raise ProtocolError(f"typical: {typical!r}, expected a whole number of at least 1")
+    task = ProfileTask(header, width, typical, _finite(prior, "prior", header.encoder.buckets))
+    if vector_length(task) > _LARGEST:
+        raise ProtocolError(f"width: {task.features} features make {vector_length(task)} numbers, more than {_LARGEST}")
+    return task
 
 
 def parse_header(raw: Mapping[str, Any]) -> Header:
@@ -246,14 +319,37 @@ def parse_header(raw: Mapping[str, Any]) -> Header:
         if type(raw[name]) is not int or not least <= raw[name] <= _LARGEST:
             raise ProtocolError(f"header.{name}: expected a whole number of at least {least}")
     sizes = raw["encoder"]
-    if set(sizes) != {"text_width", "rank", "buckets"} or any(
-        type(n) is not int or not 0 < n < _LARGEST for n in sizes.values()
-    ):
-        raise ProtocolError(f"header.encoder: {sizes}, expected whole text_width, rank and buckets above 0")
+    names = [field.name for field in fields(EncoderSpec) if field.name != "kind"]
+    if set(sizes) != {*names, "kind"} or any(type(sizes[n]) is not int or not 0 < sizes[n] < _LARGEST for n in names):
+        raise ProtocolError(f"header.encoder: {sizes}, expected whole numbers {names} above 0, and kind")
+    if sizes["kind"] not in KINDS_OF_ENCODER:
+        raise ProtocolError(f"header.encoder.kind: {sizes['kind']!r}, expected one of {KINDS_OF_ENCODER}")
     spec = EncoderSpec(**sizes)
     if spec.size > _LARGEST:
         raise ProtocolError(f"header.encoder: {spec.size} parameters, more than {_LARGEST}")
     return Header(raw["run"], raw["round"], raw["attempt"], plan_from_dict(raw["plan"]), raw["catalogue"], spec)
+
+
+def _shadows(raw: Sequence[object], policy: RecallPolicy, buckets: int) -> tuple[RecallPolicy, ...]:
+    if type(raw) is not list or len(raw) > LARGEST_SHADOWS:
+        raise ProtocolError(f"shadows: expected a list of at most {LARGEST_SHADOWS} policies")
+    shadows = tuple(policy_from_dict(one) for one in raw)
+    for shadow in shadows:
+        check_prices(shadow, buckets)
+        if shadow.k != policy.k:
+            raise ProtocolError(
+                f"shadows: a list of {shadow.k} items beside one of {policy.k}: recall would differ by k"
+            )
+    return shadows
+
+
+def _activity(raw: Sequence[object]) -> tuple[int, int]:
+    if type(raw) is not list or len(raw) != len(ACTIVITY) - 1 or any(type(n) is not int for n in raw):
+        raise ProtocolError("activity: expected two whole numbers")
+    low, high = cast("list[int]", raw)
+    if not (low == high == 0 or 1 <= low <= high <= _LARGEST):
+        raise ProtocolError(f"activity: {low} and {high}, expected 1 <= low <= high, or 0 and 0 where it is unknown")
+    return low, high
 
 
 def _training(raw: Mapping[str, Any]) -> TrainingTerms:

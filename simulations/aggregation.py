@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from server.budget import measuring
+from server.job import layout_of_reports
 from shared.privacy.plan import ADJACENCY, PrivacyPlan, Trust, claims
 from shared.privacy.wording import sentences
 from simulations.config import SimulationConfig
@@ -73,4 +75,6 @@ def promise(config: SimulationConfig, plan: PrivacyPlan) -> list[str]:
         f"Promise: epsilon {plan.epsilon:g} per {plan.unit} (adjacency {ADJACENCY}, trust {plan.trust}, "
         f"delta {plan.delta:g}), all releases counted{words(mode_of(config), plan.trust).promise}."
     )
-    return [head, *(f"  {sentence}" for sentence in sentences(plan, claims(plan)))]
+    users = plan.population * config.users_per_client
+    tells = measuring(plan, layout_of_reports(config, config.model.buckets), users)
+    return [head, *(f"  {sentence}" for sentence in sentences(plan, claims(plan))), f"  {tells}"]

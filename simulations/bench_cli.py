@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -27,6 +28,56 @@ def secagg_command(
 
     progress = Console(stderr=True, highlight=False, quiet=as_json)
     result = measure(lambda sentence: progress.print(sentence, markup=False))
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result, Console(highlight=False))
+
+
+@bench_app.command("measurement")
+def measurement_command(
+    run: Annotated[Path | None, typer.Option("--run", help="Measure this ml-100k run's own lists, too.")] = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="Take ml-100k's files from this folder.")] = None,
+    reports: Annotated[int, typer.Option("--reports", min=2, help="Simulated reports a row.")] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """Calibration of measurements: how often a 95 % bar holds the truth, on ml-100k; about ten minutes."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
+
+    from simulations.benchmarks.measurement import Plan, measure  # noqa: PLC0415 - as above
+    from simulations.benchmarks.measurement_table import show  # noqa: PLC0415 - as above
+    from simulations.download import cache_folder  # noqa: PLC0415 - as above
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json)
+    result = measure(
+        lambda sentence: progress.print(sentence, markup=False),
+        cache_folder(),
+        source=from_,
+        run=run,
+        plan=Plan(reports=reports),
+    )
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result, Console(highlight=False))
+
+
+@bench_app.command("device")
+def device_command(
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
+    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """Time of one list, its reasons and one event on a device, under a run's model; seconds."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
+
+    from simulations.benchmarks.device import measure, show  # noqa: PLC0415 - as above
+    from simulations.download import cache_folder  # noqa: PLC0415 - as above
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json)
+    result = measure(
+        run, cache=cache_folder(), source=from_, say=lambda sentence: progress.print(sentence, markup=False)
+    )
     if as_json:
         typer.echo(json.dumps(result))
     else:

@@ -15,6 +15,11 @@ from typer.core import TyperCommand
 
 from shared.errors import FedrecallError
 from simulations.bench_cli import bench_app
+from simulations.cold_cli import adapt_command, cold_command
+from simulations.compression_cli import compression_command
+from simulations.frontier_cli import frontier_command
+from simulations.policy_cli import policy_app
+from simulations.silo_cli import silos_command
 
 OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
 
@@ -35,7 +40,9 @@ app: Final = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+bench_app.command("compression", cls=PlainCommand)(compression_command)
 app.add_typer(bench_app, name="bench")
+app.add_typer(policy_app, name="policy")
 
 Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
@@ -210,6 +217,15 @@ def recommend_command(
         typer.echo(f"{place:3d}. {item['title']}  {item['score']:.2f} ({parts})")
         if item["because"]:
             typer.echo(f"       {item['because']}")
+
+
+for name, command in (
+    ("frontier", frontier_command),
+    ("cold", cold_command),
+    ("adapt", adapt_command),
+    ("silos", silos_command),
+):
+    app.command(name, cls=PlainCommand)(command)
 
 
 def main() -> None:

@@ -7,79 +7,79 @@ from typing import Any, Final
 
 import numpy as np
 
-from client.measuring import lists
-from server.job import Job
-from shared.encoder.encode import item_vectors, pad, user_groups
-from shared.encoder.spec import bucket_of, unpack
-from shared.history import NOT_INTERESTED
-from shared.recall.rerank import popularity_price
-from shared.recall.scoring import group_scores, similarity
-from simulations.model import Model
+from client.explaining import Explanation, explain, in_words
+from client.recommending import Shelf, shown_to
+from shared.history import NOT_INTERESTED, History
+from shared.policy.recall_policy import RecallPolicy
+from simulations.model import Model, shelf_for
 from simulations.world import World
 
 PEOPLE: Final = 4
 SHOWN: Final = 8
-VERBS: Final = ("viewed", "bought", "rated", "spent time on", "turned down")
 
 
-def examples(world: World, job: Job, model: Model, rngs: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
+def examples(world: World, model: Model, rngs: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
     """A few users with test items, spread over the catalogue of users, and what they would be shown."""
     asked = [user for user, wanted in enumerate(world.test) if len(wanted)]
     chosen = [asked[i] for i in np.linspace(0, len(asked) - 1, min(PEOPLE, len(asked))).astype(int)]
-    return [recommend(world, job, model, user, rngs[user]) for user in chosen]
+    shelf = shelf_for(model, world.catalogue)
+    return [example(world, shelf, model.policy, user, rngs[user])[0] for user in chosen]
 
 
-def recommend(
-    world: World, job: Job, model: Model, user: int, rng: np.random.Generator, *, shown: int = SHOWN
-) -> dict[str, Any]:
-    """One user's list under the final policy, explained.
+def example(
+    world: World,
+    shelf: Shelf,
+    policy: RecallPolicy,
+    user: int,
+    rng: np.random.Generator,
+    *,
+    shown: int = SHOWN,
+    age: int | None = None,
+) -> tuple[dict[str, Any], list[Explanation]]:
+    """One user's list, explained.
 
     Args:
         world: all behaviour.
-        job, model: sizes, parameters and policy.
+        shelf, policy: what lists are made with.
         user: dense user index.
         rng: chance for exploration.
         shown: items to return, at most k.
+        age: the user's, None = unknown.
 
     Returns:
-        ``user``, ``history`` (newest titles) and ``recommendations``: title, score, its parts (feature groups, exposure
-        price), the history item nearest in the learned vectors, and whether the item was held out for the test.
+        For JSON: ``user``, ``history`` (newest titles) and ``recommendations``: title, score, its parts in logits
+        (feature groups, exposure price) and their shares, the first reason as a sentence, history items with what the
+        score would lose (``reasons``) or gain (``despite``) without them, what placed the item, whether it was held out
+        for the test, and the policy's version. And the explanations themselves.
     """
-    catalogue, history, policy = world.catalogue, world.histories[user], model.policy
-    bucket = bucket_of(catalogue.ids, job.encoder.buckets)
-    groups = dict(catalogue.groups)
-    ranked = next(
-        lists(job.encoder, model.parameters, groups, bucket, model.prior, policy, [history], [rng], visible="all")
-    )[0]
-    ranked = ranked[ranked >= 0][:shown]
-    vectors = item_vectors(job.encoder, model.parameters, groups["text"], bucket)
-    users = user_groups(job.encoder, model.parameters, {**groups, "text": vectors}, pad([history], visible="all"))
-    popularity = (model.prior + unpack(job.encoder, model.parameters)["bias"])[bucket]
-    price = popularity_price(model.prior[bucket])
-    parts = group_scores(policy, users, {**groups, "text": vectors}, popularity)
-    liked = np.flatnonzero(history.kind != NOT_INTERESTED)
-    near = similarity("cosine", vectors[ranked], vectors[history.item[liked]])
-    out = []
-    for place, item in enumerate(ranked):
-        because = None
-        if len(liked):
-            row = liked[int(near[place].argmax())]
-            because = f"because you {VERBS[history.kind[row]]} {catalogue.titles[history.item[row]]}"
-        own = {group: round(float(part[0, item]), 3) for group, part in parts.items()}
-        if policy.exposure_price > 0:
-            own["exposure price"] = round(-policy.exposure_price * float(price[item]), 3)
-        out.append(
-            {
-                "title": catalogue.titles[item],
-                "score": round(sum(own.values()), 3),
-                "parts": own,
-                "because": because,
-                "held_out": bool(np.isin(item, world.test[user])),
-            }
-        )
-    newest = history.item[liked][::-1][:SHOWN]
-    return {
+    history, titles = world.histories[user], world.catalogue.titles
+    listed = shown_to(shelf, policy, history, rng, age=age)
+    told = explain(shelf, policy, history, listed)[:shown]
+    newest = history.item[history.kind != NOT_INTERESTED][::-1][:SHOWN]
+    answer = {
         "user": world.dataset.users[user],
-        "history": [catalogue.titles[item] for item in newest],
-        "recommendations": out,
+        "history": [titles[item] for item in newest],
+        "recommendations": [
+            as_json(said, history, titles) | {"held_out": bool(np.isin(said.item, world.test[user]))} for said in told
+        ],
+    }
+    return answer, told
+
+
+def as_json(said: Explanation, history: History, titles: Sequence[str]) -> dict[str, Any]:
+    """An explanation in plain types and titles, rounded for people."""
+    parts = {name: round(part, 3) for name, part in said.parts.items()}
+    effects = {
+        side: [{"title": titles[history.item[reason.row]], "effect": round(reason.effect, 3)} for reason in reasons]
+        for side, reasons in (("reasons", said.because), ("despite", said.despite))
+    }
+    return {
+        "title": titles[said.item],
+        "score": round(sum(parts.values()), 3),
+        "parts": parts,
+        "shares": {name: round(share, 3) for name, share in said.shares.items()},
+        "because": in_words(said, history, titles),
+        **effects,
+        "placed": said.placed,
+        "policy_version": said.policy_version,
     }

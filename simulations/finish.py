@@ -55,8 +55,8 @@ def finish(
     them, whichever process ran them; loading and this function as they took here.
     """
     began = time.monotonic()
-    model = model_of(ending.model)
-    write_model(folder / "model.safetensors", job, model, world)
+    model = model_of(ending.model, job)
+    write_model(folder / "model.safetensors", model, world.catalogue)
     seed = None if config.seed == "none" else config.seed
     rngs = [generator(seed, "final", user) for user in world.dataset.users]
     final = {on: _quality(world, job, model, rngs, on) for on in ("valid", "test")}
@@ -74,7 +74,7 @@ def finish(
         "peak_rss_mb": round(_peak_mb(), 1),
     }
     if world.dataset.public:
-        shown = examples(world, job, model, rngs)
+        shown = examples(world, model, rngs)
         write_atomically(folder / "examples.json", json.dumps(shown, indent=1).encode())
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1).encode())
     write_report(folder)
@@ -86,7 +86,7 @@ def _quality(world: World, job: Job, model: Model, rngs: Sequence[np.random.Gene
     policies = [replace(model.policy, k=20), model.policy]
     out: dict[str, float] = {}
     for policy in policies[policies[0] == policies[1] :]:
-        out |= oracle(world, job.encoder, model.parameters, model.prior, policy, rngs, on=on)
+        out |= oracle(world, job.encoder, model.parameters, model.prior, policy, job.rules, rngs, on=on)
     return out
 
 

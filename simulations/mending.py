@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from server.checkpoint import State, charge
+from server.oversight import after_event
 from server.receipts import ungrouped
 from shared.errors import RunError
 from shared.files import write_atomically
@@ -71,7 +72,7 @@ def caught_up(state: State, path: Path) -> tuple[State, dict[Any, int]]:
     """What the server's ledger knows beyond the checkpoint, without a seed, when nothing can be repeated.
 
     What was asked for is paid, and is paid again; receipts are kept, so that a client's next one must be newer; an end
-    stands.
+    stands, and so does a person's order.
 
     Returns:
         The state, and (round, release) -> tries so far.
@@ -88,6 +89,8 @@ def caught_up(state: State, path: Path) -> tuple[State, dict[Any, int]]:
             state = replace(state, receipts={**state.receipts, **ungrouped(event["receipts"])})
         if line.number > done and event["type"] == "end":
             state = replace(state, stopped=event["stopped"])
+        if line.number > done and event["type"] == "order":
+            state = after_event(state, event)
     return state, attempts
 
 

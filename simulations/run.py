@@ -19,6 +19,7 @@ from server.coordinator import run_rounds
 from server.desk import Desk
 from server.evaluation import Measurement
 from server.job import Job, check_promise, initial_state, make_job
+from server.posterior import given_out
 from server.rows import Row
 from shared.config import read_toml, validate
 from shared.errors import RunError
@@ -77,7 +78,17 @@ def new_run(config: SimulationConfig, folder: Path, *, cache: Path, source: Path
     """
     check_promise(config)
     began = time.monotonic()
-    world = load_world(config, cache, source, screen.say)
+    return run_world(config, folder, load_world(config, cache, source, screen.say), screen, began)
+
+
+def run_world(config: SimulationConfig, folder: Path, world: World, screen: Screen, began: float) -> Row:
+    """As :func:`new_run`, on data that is loaded already.
+
+    Args:
+        config, folder, screen: see there.
+        world: the data.
+        began: ``time.monotonic()`` before it was loaded.
+    """
     job = job_of(config, world, folder.name)
     create_folder(folder, config)
     screen.say("\n".join(promise(config, job.plan)))
@@ -258,7 +269,18 @@ def _desk(
         rngs = [generator(seed, "oracle", state.round, user) for user in world.dataset.users]
         at_least = measured.at_least
         return dict(
-            oracle(world, job.encoder, state.parameters, state.prior, state.policy, rngs, on="valid", at_least=at_least)
+            oracle(
+                world,
+                job.encoder,
+                given_out(job.encoder, state),
+                state.prior,
+                state.policy,
+                job.rules,
+                rngs,
+                on="valid",
+                at_least=at_least,
+                activity=state.activity,
+            )
         )
 
     def counts() -> dict[str, int]:

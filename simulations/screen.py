@@ -156,7 +156,7 @@ def _flat(row: Row) -> dict[str, float]:
     """Scalars of a row under names that keep estimates and oracle values apart."""
     out = {"seconds": float(row["seconds"]), "policy/version": float(row["policy"]["version"])}
     for name, value in (row["estimate"] or {}).items():
-        if value is not None:
+        if isinstance(value, dict):  # shadows are a list
             out[f"estimate/{name}"] = value["value"]
     for name, value in (row["oracle"] or {}).items():
         out[f"oracle/{name}"] = value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.measuring import lists
+from client.measuring import lists, visible_length
 from client.store import ClientStore
 from server.features import build_catalogue
 from shared.catalogue import Catalogue
@@ -17,8 +17,9 @@ from shared.encoder.spec import EncoderSpec, Floats, bucket_of
 from shared.errors import ConfigError
 from shared.history import NOT_INTERESTED, History
 from shared.policy.recall_policy import RecallPolicy
-from shared.recall.metrics import RankingSums, effective_coverage, ild, novelty, tail_share
-from shared.recall.weights import NDCG_K
+from shared.recall.item_rules import ItemRules, masks
+from shared.recall.metrics import RankingSums, effective_coverage, ild, ndcg_at, novelty, tail_share
+from shared.recall.report import ACTIVITY, NDCG_K, activity_group
 from simulations.config import SimulationConfig
 from simulations.datasets.dataset import Dataset, Split
 from simulations.datasets.load import load_dataset
@@ -105,10 +106,13 @@ def oracle(
     parameters: Floats,
     prior: Floats,
     policy: RecallPolicy,
+    rules: ItemRules,
     rngs: Sequence[np.random.Generator],
     *,
     on: str,
     at_least: int | None = None,
+    activity: tuple[int, int] = (0, 0),
+    reads: str | None = None,
 ) -> dict[str, float]:
     """Exact metrics over all users.
 
@@ -116,24 +120,35 @@ def oracle(
         world: all behaviour.
         spec, parameters, prior: the model.
         policy: how lists are made.
+        rules: what is barred.
         rngs: one per user, for exploration.
         on: "valid" (train masked) or "test" (train and validation masked).
         at_least: exposures that effective coverage asks for; None = the final metrics instead: tail share, novelty and
             intra-list diversity.
+        activity: thresholds of the activity groups; (0, 0) = not known, so no group has a number.
+        reads: what the encoder reads, "train" or "all", where that is not all that is masked.
     """
     bucket = bucket_of(world.catalogue.ids, spec.buckets)
     visible = "train" if on == "valid" else "all"
     groups = dict(world.catalogue.groups)
+    barred = masks(rules, world.catalogue.ids, [None] * len(world.histories))
     sums = RankingSums.empty(len(bucket), recall_k=policy.k, ndcg_k=NDCG_K)
+    ndcg: dict[str, list[float]] = {group: [] for group in ACTIVITY}
     start, diversity = 0, 0.0
-    for ranked in lists(spec, parameters, groups, bucket, prior, policy, world.histories, rngs, visible=visible):
+    for ranked in lists(
+        spec, parameters, groups, bucket, prior, policy, world.histories, rngs, barred, visible=visible, reads=reads
+    ):
         relevant = np.zeros((len(ranked), len(bucket)), bool)
         for row in range(len(ranked)):
             relevant[row, _wanted(world, start + row, on)] = True
+            relevant[row] &= ~barred[start + row]
+        for row, value in enumerate(ndcg_at(ranked, relevant, NDCG_K)):
+            if relevant[row].any():
+                ndcg[activity_group(visible_length(world.histories[start + row]), activity)].append(value)
         start += len(ranked)
         sums = sums.merge(RankingSums.of(ranked, relevant, recall_k=policy.k, ndcg_k=NDCG_K))
         diversity += float(ild(ranked[relevant.any(axis=1)][:, : policy.k], groups["text"]).sum())
-    out = sums.reduce()
+    out = sums.reduce() | (_gap(ndcg) if activity[0] else {})
     if at_least is not None:
         out[f"effective_coverage@{policy.k}"] = effective_coverage(sums.exposure, at_least)
         return out
@@ -143,6 +158,13 @@ def oracle(
     out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(world.histories))
     out[f"ild@{policy.k}"] = diversity / max(sums.users, 1)
     return out
+
+
+def _gap(ndcg: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Mean ndcg of each activity group that has anybody, and the gap between them if all three have."""
+    means = {f"ndcg@{NDCG_K}:{group}": float(np.mean(values)) for group, values in ndcg.items() if values}
+    gap = max(means.values(), default=0.0) - min(means.values(), default=0.0)
+    return {**means, f"gap@{NDCG_K}": gap} if len(means) == len(ndcg) else means
 
 
 def _wanted(world: World, user: int, on: str) -> NDArray[np.int32]:

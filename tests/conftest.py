@@ -145,3 +145,23 @@ def wire():
         unpack = staticmethod(off_the_wire)
 
     return Wire
+
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"red pen a blue mug for tea and coffee in the morning".split())  # noqa: SIM905 - a sentence
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    """Folder of a BERT of 16 dimensions with random weights: everything but the meaning is real."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    shape |= {"initializer_range": 0.3}  # as in a trained model, attention matters
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(WORDS), **shape)).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return str(folder)

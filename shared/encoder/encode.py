@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.encoder.history import attention_weights, last_state
 from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
 from shared.history import History, behaviour_features
 
@@ -19,10 +20,10 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class Padded:
-    """Histories side by side.
+    """Histories side by side, the oldest behaviour first.
 
     Attributes:
-        item: (users, length) int64 item index, 0 where there is none.
+        item: (users, length) int64 item index, 0 where there is none; places that stand for nothing come last.
         behaviour: (users, length, BEHAVIOUR_WIDTH) float32, zeros where there is none.
     """
 
@@ -49,9 +50,30 @@ def pad(histories: Sequence[History], *, visible: str = "train") -> Padded:
 
 
 def item_vectors(spec: EncoderSpec, parameters: Floats, text: Floats, bucket: NDArray[np.int64]) -> Floats:
-    """(items, rank): the projected text vector plus the identity embedding."""
+    """(items, rank): what users are compared with. linear: targets. Two towers: projected text plus identity.
+
+    Args:
+        spec, parameters: the encoder.
+        text: (items, text_width) the group ``spec.reads``.
+        bucket: (items,) row of each item in per-item parameters.
+    """
     parts = unpack(spec, parameters)
+    if spec.kind == "linear":
+        return np.asarray(parts["target"][bucket], np.float32)
     return np.asarray(text @ parts["projection"] + parts["identity"][bucket], np.float32)
+
+
+def context_vectors(spec: EncoderSpec, parameters: Floats, text: Floats, bucket: NDArray[np.int64]) -> Floats:
+    """(items, rank): what an item adds to the user who has it; arguments as :func:`item_vectors`."""
+    if spec.kind != "linear":
+        return item_vectors(spec, parameters, text, bucket)
+    parts = unpack(spec, parameters)
+    return np.asarray(text @ parts["projection"] + parts["context"][bucket], np.float32)
+
+
+def log_popularity_of(spec: EncoderSpec, parameters: Floats, prior: Floats) -> Floats:
+    """(buckets,) log private popularity, plus the learned bias of an encoder that has one."""
+    return prior if spec.kind == "linear" else prior + unpack(spec, parameters)["bias"]
 
 
 def user_vectors(weights: Floats, vectors: Floats, padded: Padded) -> Floats:
@@ -67,14 +89,41 @@ def user_vectors(weights: Floats, vectors: Floats, padded: Padded) -> Floats:
     """
     weight = padded.behaviour @ weights
     total = np.abs(weight).sum(axis=1, keepdims=True)
-    mean = np.einsum("ul,ulw->uw", weight / (total + _EPS), vectors[padded.item])
-    return np.asarray(mean, np.float32)
+    return _pooled(weight / (total + _EPS), vectors, padded)
 
 
-def user_groups(spec: EncoderSpec, parameters: Floats, items: dict[str, Floats], padded: Padded) -> dict[str, Floats]:
-    """The user's side of every feature group: learned weights for "text", plain ones for the frozen groups."""
-    learned = unpack(spec, parameters)["behaviour"]
-    return {
-        group: user_vectors(learned if group == "text" else plain_behaviour(), vectors, padded)
-        for group, vectors in items.items()
-    }
+def _pooled(weight: Floats, vectors: Floats, padded: Padded) -> Floats:
+    """(users, width) sum of the vectors of each user's items, (users, places) weights."""
+    # Through one row of item weights a user: gathering the vectors of every place costs far more where they are wide.
+    of_items = np.zeros((len(weight), len(vectors)), np.float32)
+    np.add.at(of_items, (np.arange(len(weight))[:, None], padded.item), weight)
+    return np.asarray(of_items @ vectors, np.float32)
+
+
+def at_length_one(rows: Floats) -> Floats:
+    """(n, width) rows at Euclidean length one; zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1.0), np.float32)
+
+
+def user_groups(
+    spec: EncoderSpec, parameters: Floats, items: Mapping[str, Floats], context: Floats, padded: Padded
+) -> dict[str, Floats]:
+    """The user's side of every feature group: the encoder for "text", plain means for the frozen groups.
+
+    Args:
+        spec, parameters: the encoder.
+        items: feature group -> (items, width).
+        context: (items, rank) of :func:`context_vectors`.
+        padded: histories.
+    """
+    users = {g: user_vectors(plain_behaviour(), vectors, padded) for g, vectors in items.items() if g != "text"}
+    if spec.kind == "linear":
+        return {**users, "text": at_length_one(user_vectors(plain_behaviour(), context, padded))}
+    parts = unpack(spec, parameters)
+    if spec.kind == "gru":
+        return {**users, "text": last_state(parts, context, padded.item, padded.behaviour)}
+    if spec.kind == "attention":
+        weights = attention_weights(parts, context, padded.item, padded.behaviour)
+        return {**users, "text": _pooled(weights, context, padded)}
+    return {**users, "text": user_vectors(parts["behaviour"], context, padded)}

@@ -16,9 +16,11 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "exposure_price": (0.0, 10.0),
     "diversity": (0.0, 1.0),
     "exploration": (0.0, 0.5),
+    "explore_from": (0, 1_000_000),
     "k": (10, 1000),  # ndcg@10 is measured on the same list
 }
 WEIGHT_BOUND: Final = 1000.0  # either side of zero
+LARGEST_PRICE: Final = 1000  # of a bucket, in hundredths of a logit
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class RecallPolicy:
         exposure_price: logits that the most popular item pays in re-ranking; others pay in proportion to log
             popularity.
         diversity: MMR trade-off (Carbonell and Goldstein 1998): 0 = score only, 1 = unlikeness only.
-        exploration: share of the k places filled by chance from the candidates.
+        exploration: share of the k places filled by chance from the candidates, on average over lists.
         k: length of the list.
+        explore_from: items that a user must have seen before places of their list are left to chance; 0 = everybody.
+        exposure_prices: hundredths of a logit that the items of each bucket pay in re-ranking; empty = nobody pays.
         frozen: no controller moves it.
     """
 
@@ -50,6 +54,8 @@ class RecallPolicy:
     diversity: float
     exploration: float
     k: int
+    explore_from: int = 0
+    exposure_prices: tuple[int, ...] = ()
     frozen: bool = False
 
     def weight(self, group: str) -> float:
@@ -59,7 +65,8 @@ class RecallPolicy:
 
 def policy_to_dict(policy: RecallPolicy) -> dict[str, Any]:
     """Plain JSON types; inverse of :func:`policy_from_dict`."""
-    return {**asdict(policy), "features": list(policy.features)}
+    lists = {"features": list(policy.features), "exposure_prices": list(policy.exposure_prices)}
+    return {**asdict(policy), **lists}
 
 
 def policy_from_dict(raw: object) -> RecallPolicy:
@@ -87,11 +94,25 @@ def policy_from_dict(raw: object) -> RecallPolicy:
     for name, (low, high) in BOUNDS.items():
         if not _number(raw[name], low, high):
             raise ProtocolError(f"policy.{name}: {raw[name]!r}, must lie between {low} and {high}")
-    if any(type(raw[name]) is not int for name in ("version", "depth", "local_iterations", "k")):
-        raise ProtocolError("policy: version, depth, local_iterations and k are whole numbers")
+    if any(type(raw[name]) is not int for name in ("version", "depth", "local_iterations", "k", "explore_from")):
+        raise ProtocolError("policy: version, depth, local_iterations, k and explore_from are whole numbers")
     if type(raw["frozen"]) is not bool:
         raise ProtocolError("policy.frozen: true or false")
-    return RecallPolicy(**cast(dict[str, Any], {**raw, "features": _features(raw["features"])}))
+    checked = {"features": _features(raw["features"]), "exposure_prices": _prices(raw["exposure_prices"])}
+    return RecallPolicy(**cast(dict[str, Any], {**raw, **checked}))
+
+
+def check_prices(policy: RecallPolicy, buckets: int) -> None:
+    """Prices must be those of the model's buckets.
+
+    Raises:
+        ProtocolError: prices for another number of buckets.
+    """
+    if policy.exposure_prices and len(policy.exposure_prices) != buckets:
+        raise ProtocolError(
+            f"policy.exposure_prices: {len(policy.exposure_prices)} prices, expected none or one for each of {buckets} "
+            "buckets"
+        )
 
 
 def _number(value: object, low: float, high: float) -> bool:
@@ -106,3 +127,12 @@ def _features(features: object) -> tuple[str, ...]:
     ):
         raise ProtocolError(f"policy.features: {str(features)[:80]}, at least one of {GROUPS}, each once")
     return tuple(features)
+
+
+def _prices(prices: object) -> tuple[int, ...]:
+    if not isinstance(prices, list | tuple) or not all(type(p) is int and 0 <= p <= LARGEST_PRICE for p in prices):
+        raise ProtocolError(
+            f"policy.exposure_prices: {str(prices)[:80]}, each must be hundredths of a logit, a whole number from 0 to "
+            f"{LARGEST_PRICE}"
+        )
+    return tuple(prices)

@@ -55,6 +55,7 @@ def make_plan(target: Target) -> PrivacyPlan:
         "update": target.update_participations,
         "measurement": target.measurement_participations,
         "statistics": 1 if target.shares["statistics"] > 0 else 0,
+        "profile": 1 if target.shares["profile"] > 0 else 0,
     }
     total = None
     if target.epsilon is not None:  # the inverse of ``printed``
@@ -79,6 +80,7 @@ def make_plan(target: Target) -> PrivacyPlan:
         update=mechanism("update", float(target.clip), grid_steps(target.update_dimension), inner_steps),
         measurement=mechanism("measurement", 1.0, 1 << 16),
         statistics=mechanism("statistics", 1.0, 1 << 16),
+        profile=mechanism("profile", 1.0, 1 << 16),
     )
     check_rounds(plan, max(target.users, target.population))
     return plan

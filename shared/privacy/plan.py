@@ -20,9 +20,9 @@ from shared.privacy import accounting
 Unit = Literal["user", "interaction"]
 Trust = Literal["local", "distributed", "central"]
 Kind = Literal["simulation", "deployment"]
-Release = Literal["update", "measurement", "statistics"]
+Release = Literal["update", "measurement", "statistics", "profile"]
 
-RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics")
+RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics", "profile")
 ADJACENCY: Final = "zero-out"
 # The proof of the integer noise, docs/privacy.md. Per coordinate a sum of shares is a discrete Gaussian up to a factor
 # e^(+-TAU), and that is the rounding of a real one of ROUNDING less variance (grid units squared) up to e^(+-ROUNDED).
@@ -87,7 +87,7 @@ class PrivacyPlan:
         rounds: training rounds planned.
         sampling: probability that a client is in a cohort, by a coin of its own for every exchange (trust central);
             None = cohorts are chosen in any other way, and nothing is claimed from chance.
-        update, measurement, statistics: the three kinds of release.
+        update, measurement, statistics, profile: the four kinds of release.
     """
 
     kind: Kind
@@ -103,6 +103,7 @@ class PrivacyPlan:
     update: Mechanism
     measurement: Mechanism
     statistics: Mechanism
+    profile: Mechanism
 
     def mechanism(self, release: Release) -> Mechanism:
         """The mechanism of one kind of release."""

@@ -1,4 +1,4 @@
-"""Second stage of recall: candidates, exposure price, diversity, exploration."""
+"""Second stage of recall: candidates, exposure prices, diversity, exploration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.policy.recall_policy import RecallPolicy
+from shared.policy.recall_policy import RecallPolicy, check_prices
 
 Floats = NDArray[np.float32]
 NOTHING = np.float32(-np.inf)
@@ -24,10 +24,10 @@ def recommend(
     """The list of each user.
 
     Args:
-        policy: depth, exposure price, diversity, exploration and k.
+        policy: depth, diversity, exploration, who explores, and k.
         scores: (users, items) R; what is not finite is not shown.
-        excluded: (users, items) never to be shown (seen, not interested).
-        price: (items,) in 0..1, the share of ``exposure_price`` that an item pays (:func:`popularity_price`).
+        excluded: (users, items) never to be shown (seen, not interested, barred); how many say who explores.
+        price: (items,) logits that an item pays (:func:`item_prices`).
         vectors: (items, width) unit rows, what "alike" means for diversity.
         rngs: one per user, chance for exploration; untouched when the exploration share is 0.
 
@@ -37,7 +37,7 @@ def recommend(
     depth = min(max(policy.depth, policy.k), scores.shape[1])
     masked = np.where(excluded | ~np.isfinite(scores), NOTHING, scores)
     candidates = _top(masked, depth)
-    value = np.take_along_axis(masked, candidates, axis=1) - np.float32(policy.exposure_price) * price[candidates]
+    value = np.take_along_axis(masked, candidates, axis=1) - price[candidates]
     k = min(policy.k, depth)
     if policy.diversity > 0:
         order = _diverse(value, vectors[candidates], k, policy.diversity)
@@ -47,8 +47,31 @@ def recommend(
     left = np.isfinite(value).sum(axis=1, keepdims=True)  # whatever cannot be shown comes last
     chosen = np.where(np.arange(k) < left, chosen, -1)
     if policy.exploration > 0:
-        chosen = _explore(chosen, candidates, value, policy.exploration, rngs)
+        cheap = np.where(np.isfinite(value), price[candidates], np.inf)
+        shares = np.where(excluded.sum(axis=1) >= policy.explore_from, policy.exploration, 0.0)
+        chosen = _explore(chosen, candidates, cheap, shares, rngs)
     return _widen(chosen, policy.k)
+
+
+def item_prices(policy: RecallPolicy, prior: Floats, bucket: NDArray[np.int64]) -> Floats:
+    """What each item pays in re-ranking: a share of the policy's one price by popularity, plus its bucket's own price.
+
+    Args:
+        policy: ``exposure_price`` and ``exposure_prices``.
+        prior: (buckets,) log private popularity.
+        bucket: (items,) row of each item.
+
+    Returns:
+        (items,) float32 logits, 0 or more.
+
+    Raises:
+        ProtocolError: prices for another number of buckets.
+    """
+    check_prices(policy, len(prior))
+    paid = np.float32(policy.exposure_price) * popularity_price(prior[bucket])
+    if policy.exposure_prices:
+        paid = paid + np.array(policy.exposure_prices, np.float32)[bucket] / np.float32(100.0)
+    return np.asarray(paid, np.float32)
 
 
 def popularity_price(prior: Floats) -> Floats:
@@ -99,19 +122,34 @@ def _diverse(value: Floats, vectors: Floats, k: int, trade: float) -> NDArray[np
 def _explore(
     chosen: NDArray[np.int64],
     candidates: NDArray[np.int64],
-    value: Floats,
-    share: float,
+    price: Floats,
+    shares: NDArray[np.float64],
     rngs: Sequence[np.random.Generator],
 ) -> NDArray[np.int64]:
-    """Fill the last ``share`` of the places by chance, with candidates that do not stand in the places before."""
-    places = max(1, round(share * chosen.shape[1]))
-    kept = chosen[:, : chosen.shape[1] - places]
-    out = chosen.copy()
+    """Fill the last places by chance, from the cheaper half of the candidates that do not stand in the places before.
+
+    Whoever pays much is shown a lot already; the dearer half is taken when the cheaper one runs out. Who pays the same
+    as the one in the middle is in the cheaper half: without prices all are. The share holds on average: what is left of
+    a whole number of places is one more place, by chance.
+
+    Args:
+        chosen: (users, k) item indices, -1 where nothing is left.
+        candidates: (users, depth) item indices.
+        price: (users, depth) what each candidate pays, inf for one that cannot be shown.
+        shares: (users,) of the places.
+        rngs: one per user.
+    """
+    k, out = chosen.shape[1], chosen.copy()
     for row, rng in enumerate(rngs):
-        pool = np.setdiff1d(candidates[row][np.isfinite(value[row])], kept[row])
-        picked = rng.permutation(pool)[:places]
-        out[row, kept.shape[1] :] = -1
-        out[row, kept.shape[1] : kept.shape[1] + len(picked)] = picked
+        places = int(shares[row] * k + rng.random())
+        if places == 0:
+            continue
+        kept = chosen[row, : k - places]
+        free = rng.permutation(np.flatnonzero(np.isfinite(price[row]) & ~np.isin(candidates[row], kept)))
+        dear = price[row][free] > np.median(price[row][free]) if len(free) else np.zeros(0, bool)
+        picked = free[np.argsort(dear, kind="stable")][:places]
+        out[row, k - places :] = -1
+        out[row, k - places : k - places + len(picked)] = candidates[row][picked]
     return out
 
 

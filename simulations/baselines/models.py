@@ -1,4 +1,4 @@
-"""Classical recommenders without privacy. Each ``fit`` takes the train matrix and returns a ``Scorer``.
+"""Classical recommenders without privacy. Each ``fit`` returns a ``Scorer`` of the histories that it is given to read.
 
 - popularity: number of train users of an item, the floor.
 - TF-IDF: cosine between an item's TF-IDF vector and the mean vector of a user's items (Lops, de Gemmis and Semeraro,
@@ -60,14 +60,14 @@ def tfidf_vectors(texts: Sequence[str]) -> csr_array:
         ) from error
 
 
-def fit_tfidf(train: csr_array, vectors: csr_array) -> Scorer:
-    """Cosine of item vectors with the mean vector of a user's train items.
+def fit_tfidf(read: csr_array, vectors: csr_array) -> Scorer:
+    """Cosine of item vectors with the mean vector of a history's items.
 
     Args:
-        train: (users, n_items), 1 for a positive.
+        read: (rows, n_items), 1 for a positive: the histories to score.
         vectors: (n_items, d) unit-norm rows.
     """
-    profiles = train @ vectors
+    profiles = read @ vectors
     norms = np.sqrt(np.asarray(profiles.multiply(profiles).sum(axis=1), np.float64)).reshape(-1, 1)
 
     def score(rows: slice) -> FloatArray:
@@ -83,11 +83,11 @@ def gram(train: csr_array) -> NDArray[np.float64]:
     return counts
 
 
-def fit_itemknn(train: csr_array, counts: NDArray[np.float64], neighbours: int, shrink: float) -> Scorer:
-    """Sum of an item's shrunk cosine similarities to those of a user's items that are among its nearest neighbours.
+def fit_itemknn(read: csr_array, counts: NDArray[np.float64], neighbours: int, shrink: float) -> Scorer:
+    """Sum of an item's shrunk cosine similarities to those of a history's items that are among its nearest neighbours.
 
     Args:
-        train: (users, n_items), 1 for a positive.
+        read: (rows, n_items), 1 for a positive: the histories to score.
         counts: ``gram(train)``.
         neighbours: how many similar items each item keeps.
         shrink: added to the cosine's denominator, so that similarities of rare items count less.
@@ -99,20 +99,20 @@ def fit_itemknn(train: csr_array, counts: NDArray[np.float64], neighbours: int, 
     nearest = top_k(similarity, None, min(neighbours, len(counts)))
     kept = np.zeros_like(similarity)
     np.put_along_axis(kept, nearest, np.take_along_axis(similarity, nearest, axis=1), axis=1)
-    return linear_scores(train, kept.T)
+    return linear_scores(read, kept.T)
 
 
-def fit_ease(train: csr_array, counts: NDArray[np.float64], ridge: float) -> Scorer:
-    """EASE: B = -P / diag(P) off the diagonal, P = (X'X + ridge I)^-1; a user's scores are his row of X B.
+def fit_ease(read: csr_array, counts: NDArray[np.float64], ridge: float) -> Scorer:
+    """EASE: B = -P / diag(P) off the diagonal, P = (X'X + ridge I)^-1; a history's scores are its row times B.
 
     Args:
-        train: (users, n_items), 1 for a positive.
+        read: (rows, n_items), 1 for a positive: the histories to score.
         counts: ``gram(train)``.
         ridge: L2 penalty, above 0.
     """
     regularised = counts.copy()
     regularised[np.diag_indices(len(counts))] += ridge
-    return linear_scores(train, ease_weights(np.linalg.inv(regularised)))
+    return linear_scores(read, ease_weights(np.linalg.inv(regularised)))
 
 
 def ease_weights(precision: FloatArray) -> FloatArray:
@@ -122,21 +122,23 @@ def ease_weights(precision: FloatArray) -> FloatArray:
     return weights
 
 
-def linear_scores(train: csr_array, weights: FloatArray) -> Scorer:
-    """A scorer whose scores are the user's train row times (n_items, n_items) weights."""
+def linear_scores(read: csr_array, weights: FloatArray) -> Scorer:
+    """A scorer whose scores are the history's row of ``read`` times (n_items, n_items) weights."""
 
     def score(rows: slice) -> FloatArray:
-        scores: FloatArray = train[rows] @ weights
+        scores: FloatArray = read[rows] @ weights
         return scores
 
     return score
 
 
-def fit_ials(train: csr_array, seed: int) -> Scorer:
+def fit_ials(train: csr_array, further: csr_array, seed: int) -> Scorer:
     """Matrix factorisation (iALS); exact solves on one thread, so that a seed gives one result.
 
     Args:
         train: (users, n_items), 1 for a positive.
+        further: (rows, n_items), more histories to score, folded in: factors solved for the fitted item factors. Their
+            rows come after those of ``train``.
         seed: of the factors' start.
     """
     from implicit.als import AlternatingLeastSquares  # noqa: PLC0415 - heavy import
@@ -154,5 +156,6 @@ def fit_ials(train: csr_array, seed: int) -> Scorer:
             random_state=seed,
         )
         model.fit(csr_matrix(train.astype(np.float32)), show_progress=False)
-    users, items = np.asarray(model.user_factors), np.asarray(model.item_factors)
+        folded = model.recalculate_user(np.arange(further.shape[0]), csr_matrix(further.astype(np.float32)))
+    users, items = np.vstack([model.user_factors, folded]), np.asarray(model.item_factors)
     return lambda rows: users[rows] @ items.T

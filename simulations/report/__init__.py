@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import DictLoader, Environment, StrictUndefined
 
 from shared.errors import RunError
-from simulations.report import figures, tables, wording
+from simulations.report import figures, policies, tables, wording
 from simulations.report.folder import Run, dig, read_run
 
 REPORT = "report.html"
@@ -62,11 +62,14 @@ def render(run: Run) -> str:
             columns=columns,
             rows=rows,
             curves=figures.curves(run, claim),
-            metrics=[metric for metric, *_ in figures.CURVES],
+            metrics=figures.METRICS,
             measured=figures.measured(run),
             cannot_tell=figures.cannot_tell(run),
-            versions=tables.versions(run),
-            decisions=tables.decisions(run),
+            versions=policies.versions(run),
+            decisions=policies.decisions(run),
+            proposal=policies.proposal(run),
+            prices=policies.prices_now(run),
+            scores=policies.scores(run),
             knobs=figures.knobs(run),
             budget=figures.budget(run),
             plane=figures.recall_coverage(run, tables.plane_points(run)),

@@ -21,7 +21,8 @@ _LETTER = 6.1  # average width of a letter at the 11.5 px of chart text, in SVG 
 class Series:
     """One line: points (x, y), an optional interval a point, and the style-sheet class that draws it.
 
-    ``marker`` is "circle", "diamond" or "" (line only); ``step`` holds a value until the next point.
+    ``marker`` is "circle", "diamond" or "" (line only); ``step`` holds a value until the next point; ``shift`` moves it
+    sideways in SVG units, so that intervals of several series at one x lie beside each other.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Series:
     interval: tuple[tuple[float, float] | None, ...] = ()
     marker: str = ""
     step: bool = False
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,24 @@ def bars(values: Sequence[tuple[str, float, int]], *, extent: tuple[float, float
     return _svg(parts, int(width), 12, label, style="bars")
 
 
+def whisker(value: float, low: float, high: float, *, extent: float, label: str) -> Markup:
+    """Draw a value with its interval on a line around zero.
+
+    Args:
+        value, low, high: what is drawn.
+        extent: the largest magnitude that must fit; drawings that share it compare.
+        label: the chart in words.
+    """
+    width, half = 160.0, 76.0 / (extent or 1.0)
+    xs = [width / 2 + edge * half for edge in (low, high, value)]
+    parts = [
+        Markup('<path class="zero" d="M{} 0V14"/>').format(_n(width / 2)),
+        Markup('<path class="span" d="M{} 7H{}"/>').format(_n(xs[0]), _n(xs[1])),
+        _dot(xs[2], 7, "span-dot", 3),
+    ]
+    return _svg(parts, int(width), 14, label, style="whisker-strip")
+
+
 def _n(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
@@ -254,7 +274,7 @@ def _marker(x: float, y: float, kind: str, style: str, said: str = "") -> Markup
 
 
 def _line(frame: Frame, series: Series) -> Markup:
-    xs, ys = [frame.x(x) for x in series.x], [frame.y(y) for y in series.y]
+    xs, ys = [frame.x(x) + series.shift for x in series.x], [frame.y(y) for y in series.y]
     parts: list[Markup] = []
     for x, both in zip(xs, series.interval, strict=False):
         if both is not None:

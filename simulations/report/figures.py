@@ -6,22 +6,34 @@ Private estimates and oracle values are separate series with separate marks in e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from simulations.report import charts
 from simulations.report.folder import Json, Run, dig, mapping, number
+from simulations.report.policies import flat
 from simulations.report.wording import Privacy, fixed, upper
 
 CURVES = (
     ("recall@20", "Recall", "the share of a person's held-out items found among the first 20"),
     ("ndcg@10", "Ranking quality", "held-out items found near the top of the first 10 count more"),
+    (
+        "gap@10",
+        "Gap between activity groups",
+        "ranking quality (ndcg@10) of the best served group minus the worst served",
+    ),
     ("effective_coverage@20", "Effective coverage", "the share of the catalogue shown often enough to be measured"),
     ("coverage@20", "Coverage", "the share of the catalogue shown to anybody at all"),
     ("gini@20", "Concentration (Gini)", "0 when every item is shown equally often, 1 when one item is shown alone"),
     ("head_share@20", "Head share", "the share of exposure that the most exposed tenth of the catalogue takes"),
 )
+ACTIVITY = (
+    ("ndcg@10:low", "short histories", "group-low"),
+    ("ndcg@10:middle", "middling histories", "group-middle"),
+    ("ndcg@10:high", "long histories", "group-high"),
+)
+METRICS = tuple(key for key, *_ in (*CURVES[:2], *ACTIVITY, *CURVES[2:]))
 
 
 @dataclass(frozen=True)
@@ -47,16 +59,17 @@ class Knob:
 
 def curves(run: Run, claim: Privacy) -> tuple[Figure, ...]:
     """One figure a metric that some round measured, in the order of ``CURVES``; ``claim`` says what an estimate is."""
-    found = (_curve(run, claim, metric, title, meaning) for metric, title, meaning in CURVES)
+    found = [_curve(run, claim, metric, title, meaning) for metric, title, meaning in CURVES]
+    found.insert(2, _activity(run))  # beside the ranking quality of everybody
     return tuple(figure for figure in found if figure.svg is not None)
 
 
 def measured(run: Run) -> tuple[tuple[int, tuple[tuple[str, str], ...]], ...]:
-    """Return the numbers behind the curves: (round, (estimate with interval, oracle) a metric of ``CURVES``)."""
+    """Return the numbers behind the curves: (round, (estimate with interval, oracle) a metric of ``METRICS``)."""
     return tuple(
         (
             record["round"],
-            tuple((_interval(dig(record, "estimate", key)), fixed(dig(record, "oracle", key))) for key, *_ in CURVES),
+            tuple((_interval(dig(record, "estimate", key)), fixed(dig(record, "oracle", key))) for key in METRICS),
         )
         for record in run.rounds
         if record.get("estimate") or record.get("oracle")
@@ -64,12 +77,15 @@ def measured(run: Run) -> tuple[tuple[int, tuple[tuple[str, str], ...]], ...]:
 
 
 def cannot_tell(run: Run) -> tuple[tuple[str, str, str], ...]:
-    """Rows (metric, rounds, reason) of what could not be measured privately."""
+    """Rows (metrics, rounds, reason) of what could not be measured privately; those of one reason share a row."""
     places: dict[tuple[str, str], list[int]] = {}
     for record in run.rounds:
         for metric, reason in mapping(record.get("cannot_tell")).items():
             places.setdefault((str(metric), str(reason)), []).append(record["round"])
-    return tuple((metric, _span(rounds), reason) for (metric, reason), rounds in places.items())
+    shared: dict[tuple[tuple[int, ...], str], list[str]] = {}
+    for (metric, reason), rounds in places.items():
+        shared.setdefault((tuple(rounds), reason), []).append(metric)
+    return tuple((", ".join(metrics), _span(rounds), reason) for (rounds, reason), metrics in shared.items())
 
 
 def budget(run: Run) -> Figure:
@@ -120,15 +136,6 @@ def knobs(run: Run) -> tuple[Knob, ...]:
     return tuple(_knob(name, values) for name, values in courses.items())
 
 
-def flat(policy: Json, prefix: str = "") -> dict[str, object]:
-    """Name nested policy fields with dots: ``{"weights": {"text": 5.0}}`` becomes ``{"weights.text": 5.0}``."""
-    fields: dict[str, object] = {}
-    for key, value in policy.items():
-        name = f"{prefix}{key}"
-        fields |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return fields
-
-
 def spark(values: Sequence[float], what: str) -> Markup | None:
     """Draw the course of a cost over the rounds; None when it never changed."""
     if len(set(values)) < 2:
@@ -150,6 +157,31 @@ def _curve(run: Run, claim: Privacy, metric: str, title: str, meaning: str) -> F
     return Figure(title, metric, charts.line_chart([oracle, estimate], label=label), f"{metric}: {caption}.")
 
 
+def _activity(run: Run) -> Figure:
+    """Estimates of the three groups in one chart; oracle values where a run has no estimate. Never both."""
+    kind = (
+        "estimate" if any(dig(record, "estimate", key) for record in run.rounds for key, *_ in ACTIVITY) else "oracle"
+    )
+    series = [
+        replace(_group(run, kind, key, name, style), shift=shift)
+        for (key, name, style), shift in zip(ACTIVITY, (-4.0, 0.0, 4.0), strict=True)
+    ]
+    label = f"Ranking quality by activity, {kind}, over rounds. " + " ".join(_said(one) for one in series)
+    caption = "ndcg@10 of people with short, middling and long histories, a third of all people each"
+    caption += "" if kind == "estimate" else "; oracle values, no estimate of these was released"
+    return Figure(
+        "Ranking quality by activity", "ndcg@10:activity", charts.line_chart(series, label=label), f"{caption}."
+    )
+
+
+def _group(run: Run, kind: str, key: str, name: str, style: str) -> charts.Series:
+    if kind == "oracle":
+        one = _course(run, f"{name}, oracle", style, kind, key)
+        return charts.Series(one.name, style, one.x, one.y, marker="diamond")
+    xs, ys, intervals = _estimates(run, key)
+    return charts.Series(name, style, xs, ys, intervals, marker="circle")
+
+
 def _interval(found: object) -> str:
     value, low, high = (fixed(dig(found, key)) for key in ("value", "low", "high"))
     return value if "—" in (low, high) else f"{value} ({low} to {high})"
@@ -160,17 +192,23 @@ def _key(value: float | None) -> float:
 
 
 def _estimate(run: Run, claim: Privacy, metric: str) -> charts.Series:
-    xs, ys, intervals = [], [], []
-    for record in run.rounds:
-        found = dig(record, "estimate", metric)
-        value, low, high = (number(dig(found, key)) for key in ("value", "low", "high"))
-        if value is not None:
-            xs.append(float(record["round"]))
-            ys.append(value)
-            intervals.append(None if low is None or high is None else (low, high))
+    xs, ys, intervals = _estimates(run, metric)
     private = claim.epsilon is not None
     name = "private estimate and its interval" if private else "estimate, not private"
-    return charts.Series(name, "estimate", tuple(xs), tuple(ys), tuple(intervals), marker="circle")
+    return charts.Series(name, "estimate", xs, ys, intervals, marker="circle")
+
+
+def _estimates(
+    run: Run, metric: str
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[tuple[float, float] | None, ...]]:
+    """Rounds, values and intervals of what was estimated."""
+    found = []
+    for record in run.rounds:
+        value, low, high = (number(dig(record, "estimate", metric, key)) for key in ("value", "low", "high"))
+        if value is not None:
+            interval = None if low is None or high is None else (low, high)
+            found.append((float(record["round"]), value, interval))
+    return tuple(x for x, _, _ in found), tuple(y for _, y, _ in found), tuple(both for *_, both in found)
 
 
 def _oracle(run: Run, metric: str) -> charts.Series:

@@ -1,8 +1,7 @@
-"""What the page says in rows: headline, quality, policy versions, costs, examples. Pure functions of a run."""
+"""What the page says in rows: headline, quality, costs, examples. Pure functions of a run."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -10,11 +9,22 @@ from statistics import median
 from markupsafe import Markup
 
 from simulations.report import charts
-from simulations.report.figures import flat, spark
+from simulations.report.figures import spark
 from simulations.report.folder import Json, Run, dig, mapping, number, strings
 from simulations.report.wording import count, data_size, duration, fixed, upper
 
-METRICS = ("recall@20", "ndcg@10", "coverage@20", "effective_coverage@20", "gini@20", "head_share@20")
+METRICS = (
+    "recall@20",
+    "ndcg@10",
+    "coverage@20",
+    "effective_coverage@20",
+    "gini@20",
+    "head_share@20",
+    "ndcg@10:low",
+    "ndcg@10:middle",
+    "ndcg@10:high",
+    "gap@10",
+)
 BASELINES = {
     "popularity": ("Popularity", "the floor, without privacy"),
     "tfidf": ("TF-IDF", "public text only"),
@@ -45,29 +55,6 @@ class Row:
     measured_on: str
     cells: tuple[str, ...]
     mine: bool
-
-
-@dataclass(frozen=True)
-class Version:
-    """One policy version in force: since when, what changed, and why it came."""
-
-    version: str
-    since: int
-    until: int
-    decision: str
-    reason: str
-    changes: tuple[tuple[str, str, str], ...]
-    decisions: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
-class Decision:
-    """One line of the decision log."""
-
-    round: int
-    version: str
-    decision: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -155,48 +142,6 @@ def plane_points(run: Run) -> tuple[tuple[str, Json], ...]:
     """Return (name, metrics) of the run on test, then of each baseline."""
     own = ("this run, test", mapping(dig(run.summary, "test")))
     return (own, *((baseline_name(key)[0], metrics) for key, metrics in _baselines(run)))
-
-
-def versions(run: Run) -> tuple[Version, ...]:
-    """List the policy versions in the order in which they ran.
-
-    A record's policy is the one that ran in its round; its decision made the policy of the next record. So a version's
-    reason is the decision in the record before its first.
-    """
-    spans: list[list[Json]] = []
-    for record in run.rounds:
-        if not record.get("policy"):
-            continue
-        if spans and _version(spans[-1][0]) == _version(record):
-            spans[-1].append(record)
-        else:
-            spans.append([record])
-    found = []
-    for place, span in enumerate(spans):
-        before = spans[place - 1][-1] if place else None
-        found.append(
-            Version(
-                version=_version(span[0]),
-                since=span[0]["round"],
-                until=span[-1]["round"],
-                decision=str(before.get("decision") or "none") if before else "start",
-                reason=str(before.get("reason") or "no reason was logged")
-                if before
-                else "The policy that the run began with.",
-                changes=_changes(before or {}, span[0]),
-                decisions=tuple(Counter(_decision(record) for record in span if _decision(record) != "none").items()),
-            )
-        )
-    return tuple(found)
-
-
-def decisions(run: Run) -> tuple[Decision, ...]:
-    """List every decision that was taken, in order."""
-    return tuple(
-        Decision(record["round"], _version(record), _decision(record), str(record.get("reason") or ""))
-        for record in run.rounds
-        if _decision(record) != "none"
-    )
 
 
 def costs(run: Run) -> tuple[Cost, ...]:
@@ -319,32 +264,3 @@ def _beside(run: Run, metric: str, ceiling: str) -> str:
     known = [(name, number(dig(run.summary, "baselines", key, metric))) for key, name in names.items()]
     beside = "; ".join(f"{name} {fixed(mark)}" for name, mark in known if mark is not None)
     return f"{metric} is {fixed(value)}" + (f" ({beside})" if beside else "")
-
-
-def _version(record: Json) -> str:
-    version = dig(record, "policy", "version")
-    return "?" if version is None else str(version)
-
-
-def _decision(record: Json) -> str:
-    return str(record.get("decision") or "none")
-
-
-def _changes(before: Json, after: Json) -> tuple[tuple[str, str, str], ...]:
-    """Return rows (field, before, after) of what differs between the policies of two records."""
-    old, new = flat(mapping(before.get("policy"))), flat(mapping(after.get("policy")))
-    fields = [name for name in [*old, *(name for name in new if name not in old)] if name != "version"]
-    return tuple(
-        (name, _written(old.get(name)), _written(new.get(name))) for name in fields if old.get(name) != new.get(name)
-    )
-
-
-def _written(value: object) -> str:
-    if value is None:
-        return "unset"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "none"
-    known = number(value)
-    return str(value) if known is None else f"{known:g}"

@@ -22,7 +22,8 @@ from shared.privacy.calibration import make_plan
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import Target
 from shared.proofs import addressed, sign_task
-from shared.protocol import Header, MeasureTask, StatisticsTask, TrainingTerms, TrainTask, task_record
+from shared.protocol import Header, MeasureTask, ProfileTask, StatisticsTask, TrainingTerms, TrainTask, task_record
+from shared.recall.item_rules import NO_RULES
 
 ITEMS = 48
 SPEC = EncoderSpec(text_width=16, rank=16, buckets=ITEMS)
@@ -100,7 +101,7 @@ def plan():
             rounds=3,
             update_participations=3,
             measurement_participations=2,
-            shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+            shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
             update_dimension=SPEC.size,
             clip=0.5,
             users=6,
@@ -112,19 +113,21 @@ def plan():
 
 @pytest.fixture
 def task(catalogue, plan, policy):
-    """``task("update", plan=..., policy=..., round=...)``; also "measurement" and "statistics"."""
+    """``task("update", plan=..., policy=..., round=...)``; also "measurement", "statistics" and "profile"."""
     parameters = initial_parameters(SPEC, np.random.default_rng(5))
     prior = np.linspace(-1, 1, ITEMS).astype(np.float32)
 
-    def make(kind="update", *, training=TERMS, values=parameters, **changes):
+    def make(kind="update", *, training=TERMS, values=parameters, shadows=(), rules=NO_RULES, **changes):
         chosen = changes.pop("policy", None) or policy()
         header = Header("run", 1, 1, changes.pop("plan", None) or plan(), catalogue.version(), SPEC)
         header = replace(header, **changes)
         if kind == "statistics":
             return StatisticsTask(header)
+        if kind == "profile":
+            return ProfileTask(header, 8, 12, prior)
         if kind == "measurement":
-            return MeasureTask(header, chosen, values, prior)
-        return TrainTask(header, chosen, training, values, prior)
+            return MeasureTask(header, chosen, shadows, (4, 8), rules, values, prior)
+        return TrainTask(header, chosen, training, rules, values, prior)
 
     return make
 

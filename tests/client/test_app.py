@@ -102,7 +102,7 @@ def test_the_budget_is_counted_across_messages(home, task, message):
 
 
 def test_no_two_answers_share_their_noise(home, task, message):
-    one, two = (parse_sealed(sent(message(attempt(task, n)), "measurement").content, 51) for n in (1, 2))
+    one, two = (parse_sealed(sent(message(attempt(task, n)), "measurement").content, 57) for n in (1, 2))
     assert not np.array_equal(one, two)
 
 
@@ -183,7 +183,7 @@ def test_what_may_not_be_used_changes_the_answer_and_not_its_form(home, task, me
     less = sent(message(attempt(task, 1, "statistics", plan=bare, run="b")), "statistics")
     disagreed(home, "behaviour = []")
     none = sent(message(attempt(task, 1, "statistics", plan=bare, run="c")), "statistics")
-    counts = [np.count_nonzero(parse_sealed(reply.content, 48)) for reply in (plain, less, none)]
+    counts = [np.count_nonzero(parse_sealed(reply.content, 48 + 16)) for reply in (plain, less, none)]
     assert counts[0] > counts[1] > counts[2] == 0
     assert declines(home) == []
 

@@ -18,7 +18,8 @@ SHAPE = BatchShape(context=6, targets=4, negatives=20)
 
 def drawn(histories, seeds=None, rows=None):
     seeds = range(len(histories)) if seeds is None else seeds
-    return draw(histories, [np.random.default_rng(s) for s in seeds], ITEMS, SHAPE, rows=rows)
+    rngs, free = [np.random.default_rng(s) for s in seeds], [np.zeros(ITEMS, bool)] * len(histories)
+    return draw(histories, rngs, free, ITEMS, SHAPE, rows=rows)
 
 
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 40), held=st.integers(0, 40))

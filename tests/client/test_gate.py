@@ -247,7 +247,7 @@ def test_whatever_the_server_asks_no_window_of_the_period_holds_more_than_its_ca
     from shared.privacy.calibration import make_plan
     from shared.privacy.plan import Target
 
-    shares = {"update": 1.0, "measurement": 0.0, "statistics": 0.0}
+    shares = {"update": 1.0, "measurement": 0.0, "statistics": 0.0, "profile": 0.0}
     made = make_plan(
         Target("simulation", "user", "distributed", 8.0, 1e-3, 6, 4, 0.0, 99, 99, 0, shares, 100, 0.5, users=6)
     )

@@ -295,7 +295,7 @@ def test_elsewhere_local_steps_are_the_policys(trust, host, task, plan, policy, 
 
 
 @pytest.mark.parametrize("kind", [MemoryError, KeyError, RuntimeError, ZeroDivisionError])
-@pytest.mark.parametrize("where", ["client.contributions.popularity_rows", "client.host.release"])
+@pytest.mark.parametrize("where", ["client.contributions.statistics_rows", "client.host.release"])
 def test_an_error_of_this_sides_own_never_crosses(kind, where, host, task, history, monkeypatch, message):
     def broken(*_args, **_more):
         raise kind("user 7 bought a wheelchair")

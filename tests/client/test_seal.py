@@ -190,7 +190,7 @@ def test_sums_under_the_modulus_are_the_integer_sums(population, epsilon, dimens
         rounds=10,
         update_participations=10,
         measurement_participations=2,
-        shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+        shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
         update_dimension=dimension,
         clip=0.5,
     )

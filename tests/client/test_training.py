@@ -56,19 +56,25 @@ def streams(histories):
     return [np.random.default_rng(seed) for seed in range(len(histories))]
 
 
+def free(histories):
+    """Nothing is barred."""
+    return [np.zeros(ITEMS, bool)] * len(histories)
+
+
 def kinds(name):
     return dict.fromkeys(("text", "lexical", "category"), name)
 
 
 def fitted(parameters, items, policy, terms, histories, rngs=None):
-    return np.concatenate(list(fit(SPEC, parameters, items, policy, terms, histories, rngs or streams(histories))))
+    rngs = rngs or streams(histories)
+    return np.concatenate(list(fit(SPEC, parameters, items, policy, terms, histories, rngs, free(histories))))
 
 
 def naive_change(parameters, items, policy, terms, one, rng):
     """One user, plain autograd on the flat vector, one step after the other."""
     problem = Problem(SPEC, items, policy, terms)
     now = torch.tensor(parameters)
-    for visit in [draw([one], [rng], ITEMS, problem.shape) for _ in range(policy.local_iterations)]:
+    for visit in [draw([one], [rng], free([one]), ITEMS, problem.shape) for _ in range(policy.local_iterations)]:
         flat = now.clone().requires_grad_()
         start, parts = 0, {}
         for name, shape in SPEC.shapes().items():
@@ -100,12 +106,13 @@ def test_a_contribution_is_that_of_a_plain_loop_over_users(loss, kind, steps, pa
 def test_the_forward_pass_is_that_of_numpy(kind, parameters, items, policy, histories):
     chosen = policy(similarity=kinds(kind))
     problem = Problem(SPEC, items, chosen, TERMS)
-    batch = draw(histories, streams(histories), ITEMS, problem.shape)
+    batch = draw(histories, streams(histories), free(histories), ITEMS, problem.shape)
     encoder, inputs = HistoryEncoder(SPEC, parameters), gather(problem, batch)
     ours = logits(chosen, encoder(inputs, encoder.project(items.groups["text"])), inputs).detach().numpy()
 
     vectors = items.groups | {"text": item_vectors(SPEC, parameters, items.groups["text"], items.bucket)}
-    users = user_groups(SPEC, parameters, vectors, Padded(batch.item[:, : TERMS.context], batch.behaviour))
+    padded = Padded(batch.item[:, : TERMS.context], batch.behaviour)
+    users = user_groups(SPEC, parameters, vectors, vectors["text"], padded)
     total = scores(chosen, users, vectors, items.prior + unpack(SPEC, parameters)["bias"])
     assert np.allclose(ours, np.take_along_axis(total, batch.item[:, TERMS.context :], 1), atol=2e-4)
 
@@ -168,6 +175,7 @@ def privately(parameters, items, policy, histories, *, multiplier, clip=0.5, noi
         terms,
         histories,
         streams(histories),
+        free(histories),
         clip=clip,
         noise_multiplier=multiplier,
         noise=noise,

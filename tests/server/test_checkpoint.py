@@ -17,7 +17,9 @@ from shared import files as module
 from shared.config import PolicySection, first_policy
 from shared.errors import RunError
 from shared.files import write_atomically
-from shared.policy.rules import RulesState, Seen
+from shared.policy.memory import Memory, memory_to_dict
+from shared.policy.orders import propose
+from shared.policy.sight import Seen
 from shared.privacy.ledger import Receipt
 
 
@@ -31,7 +33,7 @@ def state():
         optimizer=OptimizerState(3, arrays[1], arrays[2]),
         prior=np.linspace(-1, 1, 5).astype(np.float32),
         policy=policy,
-        controller=RulesState(policy),
+        controller=Memory(policy),
         used={"1": {"update": 3, "statistics": 1}, "2": {}},
         failures=1,
         updates=2829,
@@ -42,6 +44,11 @@ def state():
             "3": Receipt("l", 2, "u", 1, "r"),
         },
         best=Best(3, replace(policy, version=2), Seen(0.2, 0.01), Seen(0.21, 0.02)),
+        pending=propose(
+            4, policy, replace(policy, depth=300), memory_to_dict(Memory(policy)), "move", "coverage is low"
+        ),
+        orders=({"order": "freeze", "who": "Ada"},),
+        activity=(35, 92),
     )
 
 

@@ -15,7 +15,8 @@ from server.checkpoint import Best, State, load_state, save_state
 from server.ending import BEST_FILE, better, conclude, keep_best
 from shared.config import PolicySection, first_policy
 from shared.errors import RunError
-from shared.policy.rules import RulesState, Seen
+from shared.policy.memory import Memory
+from shared.policy.sight import Seen
 
 POLICY = first_policy(PolicySection())
 
@@ -36,7 +37,7 @@ def a_state(round_, best=None, **changes):
         optimizer=OptimizerState(round_, arrays[1], arrays[2]),
         prior=np.zeros(3, np.float32),
         policy=replace(POLICY, version=round_ + 1),
-        controller=RulesState(POLICY),
+        controller=Memory(POLICY),
         best=best,
     )
     return replace(state, **changes)

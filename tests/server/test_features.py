@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,34 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from server import features
-from server.features import build_catalogue, category_vectors, lexical_vectors, mean_pool, text_vectors, unit_rows
-from shared.errors import DataError, FetchError
+from server.features import build_catalogue, category_vectors, lexical_vectors, text_vectors, unit_rows
+from shared.errors import DataError
+from shared.recall.quantised import whole_rows
 
 TEXTS = ("red pen", "red pen", "a blue mug for tea and coffee in the morning", "", "tea")
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"red pen a blue mug for tea and coffee in the morning".split()]  # noqa: SIM905 - a sentence
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A BERT of 16 dimensions with random weights: everything but the meaning is real."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(WORDS), **shape)).save_pretrained(folder)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    return str(folder)
 
 
 def lengths(vectors):
     return np.linalg.norm(vectors, axis=1)
 
 
-def test_text_vectors_have_length_one_and_an_empty_text_has_none(tiny):
-    vectors = text_vectors(TEXTS, tiny)
+def test_text_vectors_have_length_one_and_an_empty_text_has_none(tiny_bert):
+    vectors = text_vectors(TEXTS, tiny_bert)
     assert vectors.shape == (5, 16)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(lengths(vectors), [1, 1, 1, 0, 1], atol=1e-6)
@@ -45,38 +29,30 @@ def test_text_vectors_have_length_one_and_an_empty_text_has_none(tiny):
     assert vectors[0] @ vectors[2] < 0.999
 
 
-def test_neither_batches_nor_padding_change_a_vector(tiny):
-    together = text_vectors(TEXTS, tiny)
+def test_neither_batches_nor_padding_change_a_vector(tiny_bert):
+    together = text_vectors(TEXTS, tiny_bert)
     for batch in (1, 2, 3):
-        np.testing.assert_allclose(text_vectors(TEXTS, tiny, batch=batch), together, atol=1e-5)
+        np.testing.assert_allclose(text_vectors(TEXTS, tiny_bert, batch=batch), together, atol=1e-5)
 
 
-def test_a_text_vector_is_the_mean_of_the_last_hidden_states(tiny):
+def test_a_text_vector_is_the_mean_of_the_last_hidden_states(tiny_bert):
     import torch
     from transformers import AutoModel, AutoTokenizer
 
     with torch.no_grad():
-        tokens = AutoTokenizer.from_pretrained(tiny)("blue mug", return_tensors="pt")
-        mean = AutoModel.from_pretrained(tiny).eval()(**tokens).last_hidden_state[0].mean(dim=0).numpy()
-    np.testing.assert_allclose(text_vectors(["blue mug"], tiny)[0], mean / np.linalg.norm(mean), atol=1e-5)
+        tokens = AutoTokenizer.from_pretrained(tiny_bert)("blue mug", return_tensors="pt")
+        mean = AutoModel.from_pretrained(tiny_bert).eval()(**tokens).last_hidden_state[0].mean(dim=0).numpy()
+    np.testing.assert_allclose(text_vectors(["blue mug"], tiny_bert)[0], mean / np.linalg.norm(mean), atol=1e-5)
 
 
-def test_padding_never_counts():
-    import torch
-
-    hidden = torch.tensor([[[1.0, 3.0], [3.0, 5.0], [100.0, 100.0]]])
-    assert mean_pool(hidden, torch.tensor([[1, 1, 0]])).tolist() == [[2.0, 4.0]]
-    assert mean_pool(hidden, torch.tensor([[0, 0, 0]])).tolist() == [[0.0, 0.0]]
-
-
-def test_texts_beyond_the_public_length_are_cut(tiny):
-    tail = text_vectors(["tea " * 126 + "red red red", "tea " * 126 + "pen pen"], tiny)
+def test_texts_beyond_the_public_length_are_cut(tiny_bert):
+    tail = text_vectors(["tea " * 126 + "red red red", "tea " * 126 + "pen pen"], tiny_bert)
     np.testing.assert_allclose(tail[0], tail[1], atol=1e-6)
 
 
-def test_progress_counts_up_to_the_number_of_texts(tiny):
+def test_progress_counts_up_to_the_number_of_texts(tiny_bert):
     seen = []
-    text_vectors(TEXTS, tiny, batch=3, progress=lambda done, total: seen.append((done, total)))
+    text_vectors(TEXTS, tiny_bert, batch=3, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(3, 4), (4, 4)]
 
 
@@ -91,21 +67,21 @@ def counted(monkeypatch):
     return calls
 
 
-def test_a_catalogue_has_three_groups_and_the_same_version_from_the_cache(tiny, tmp_path, monkeypatch):
+def test_a_catalogue_has_four_groups_and_the_same_version_from_the_cache(tiny_bert, tmp_path, monkeypatch):
     calls = counted(monkeypatch)
-    made, again = (catalogue(tiny, cache=tmp_path) for _ in range(2))
-    assert set(made.groups) == {"text", "lexical", "category"}
+    made, again = (catalogue(tiny_bert, cache=tmp_path) for _ in range(2))
+    assert set(made.groups) == {"text", "lexical", "category", "compact"}
     assert made.version() == again.version()
     assert len(calls) == 1
 
 
-def test_other_texts_or_another_model_are_computed_anew(tiny, tmp_path, monkeypatch):
+def test_other_texts_or_another_model_are_computed_anew(tiny_bert, tmp_path, monkeypatch):
     import shutil
 
     calls = counted(monkeypatch)
-    catalogue(tiny, cache=tmp_path / "cache")
-    catalogue(tiny, ("red mug", *TEXTS[1:]), cache=tmp_path / "cache")
-    changed = shutil.copytree(tiny, tmp_path / "changed")
+    catalogue(tiny_bert, cache=tmp_path / "cache")
+    catalogue(tiny_bert, ("red mug", *TEXTS[1:]), cache=tmp_path / "cache")
+    changed = shutil.copytree(tiny_bert, tmp_path / "changed")
     catalogue(str(changed), cache=tmp_path / "cache")  # the same files elsewhere: from the cache
     assert len(calls) == 2
     config = json.loads((changed / "config.json").read_text(encoding="utf-8"))
@@ -114,11 +90,11 @@ def test_other_texts_or_another_model_are_computed_anew(tiny, tmp_path, monkeypa
     assert len(calls) == 3
 
 
-def test_a_damaged_cache_file_is_made_again(tiny, tmp_path):
-    first = catalogue(tiny, cache=tmp_path)
+def test_a_damaged_cache_file_is_made_again(tiny_bert, tmp_path):
+    first = catalogue(tiny_bert, cache=tmp_path)
     (kept,) = (tmp_path / "vectors").iterdir()
     kept.write_bytes(kept.read_bytes()[:100])
-    assert catalogue(tiny, cache=tmp_path).version() == first.version()
+    assert catalogue(tiny_bert, cache=tmp_path).version() == first.version()
 
 
 def test_without_a_model_the_text_group_is_the_lexical_one():
@@ -126,9 +102,42 @@ def test_without_a_model_the_text_group_is_the_lexical_one():
     np.testing.assert_array_equal(made.groups["text"], made.groups["lexical"])
 
 
-def test_a_model_that_cannot_be_loaded_is_one_clear_sentence(tmp_path):
-    with pytest.raises(FetchError, match=r"text encoder .* cannot be loaded .*'none' for word statistics only"):
-        text_vectors(["a"], str(tmp_path))
+def spread_out(n=40):
+    """Enough texts for the covariance of 16 coordinates."""
+    words = "red pen a blue mug for tea and coffee in the morning".split()  # noqa: SIM905 - a sentence
+    rng = np.random.default_rng(0)
+    return (*(" ".join(rng.choice(words, 5)) for _ in range(n)), "")
+
+
+def test_whitening_takes_off_what_all_texts_have_in_common(tiny_bert):
+    raw, white = (catalogue(tiny_bert, spread_out(), adaptation=how).groups["text"] for how in ("none", "whiten"))
+    np.testing.assert_allclose(lengths(white), [1] * 40 + [0], atol=1e-6)
+    assert np.linalg.norm(raw[:40].mean(axis=0)) > 0.5
+    assert np.linalg.norm(white[:40].mean(axis=0)) < 0.2
+
+
+def test_an_adaptation_leaves_the_other_groups_and_the_cache_of_the_raw_vectors_alone(tiny_bert, tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    raw, white = (catalogue(tiny_bert, spread_out(), adaptation=how, cache=tmp_path) for how in ("none", "whiten"))
+    assert len(calls) == 1
+    for name in ("lexical", "category"):
+        np.testing.assert_array_equal(raw.groups[name], white.groups[name])
+
+
+def test_a_contrastive_model_has_a_cache_entry_of_its_own(tiny_bert, tmp_path):
+    texts = spread_out(130)
+    made = [
+        catalogue(tiny_bert, texts, adaptation=how, cache=tmp_path) for how in ("none", "contrastive", "contrastive")
+    ]
+    assert len(list((tmp_path / "vectors").iterdir())) == 2
+    assert made[0].version() != made[1].version() == made[2].version()
+
+
+def test_int8_vectors_are_what_bytes_stand_for_and_close_to_the_floats(tiny_bert):
+    exact, rough = (catalogue(tiny_bert, spread_out(), vectors=kind).groups for kind in ("float32", "int8"))
+    for name in exact:
+        assert whole_rows(rough[name]) is not None
+        assert (exact[name] * rough[name]).sum(axis=1).min(where=lengths(exact[name]) > 0, initial=1.0) > 0.999
 
 
 def test_repeated_ids_are_refused():
@@ -181,21 +190,6 @@ def test_rows_have_length_one_or_nothing(rows):
     found = lengths(unit_rows(rows))
     assert all(abs(length - 1) < 1e-5 or length == 0 for length in found)
     assert ((found == 0) == (np.linalg.norm(rows, axis=1) <= 1e-6)).all()
-
-
-def test_the_identity_of_a_name_is_the_name():
-    assert features._identity("somebody/model") == "somebody/model"
-
-
-def test_a_model_without_torch_is_a_fetch_error(monkeypatch):
-    import transformers
-
-    def missing(*args, **kwargs):
-        raise ImportError("AutoModel requires the PyTorch library")
-
-    monkeypatch.setattr(transformers, "AutoTokenizer", SimpleNamespace(from_pretrained=missing))
-    with pytest.raises(FetchError, match="PyTorch"):
-        text_vectors(["a"], "somebody/model")
 
 
 @pytest.mark.slow

@@ -9,18 +9,24 @@ import pytest
 from pydantic import ValidationError
 
 from shared.config import (
+    SIMILARITY,
+    WEIGHTS,
     Config,
     PolicySection,
     Section,
     assignments,
     first_policy,
+    item_rules,
     keys,
     merged,
     read_toml,
+    shadow_count,
     validate,
 )
 from shared.errors import ConfigError
 from shared.policy.recall_policy import BOUNDS, GROUPS, policy_from_dict, policy_to_dict
+from shared.recall.item_rules import ItemRules
+from shared.recall.report import LARGEST_SHADOWS
 
 
 def nested(key, value):
@@ -58,11 +64,14 @@ RANGES = {
     "policy.measure_every": (1, 10_000, 0, 10_001),
     "policy.recall_target": (0.0, 1.0, -SMALL, 1.001),
     "policy.coverage_target": (0.0, 1.0, -SMALL, 1.001),
+    "policy.fairness": (0.0, 100.0, -SMALL, 100.1),
+    "policy.shadows": (1, 8, 0, 9),
     "policy.depth": (1, 1_000_000, 0, 1_000_001),
     "policy.local_iterations": (1, 64, 0, 65),
     "policy.exposure_price": (0.0, 10.0, -SMALL, 10.1),
     "policy.diversity": (0.0, 1.0, -SMALL, 1.001),
     "policy.exploration": (0.0, 0.5, -SMALL, 0.501),
+    "policy.explore_from": (0, 1_000_000, -1, 1_000_001),
     "policy.k": (10, 1000, 9, 1001),
 }
 CHOICES = {
@@ -71,7 +80,7 @@ CHOICES = {
     "cohort.sampling": ("fixed", "poisson"),
     "training.loss": ("softmax", "bpr", "squared"),
     "training.server_optimizer": ("fedavg", "fedadam", "fedadagrad"),
-    "policy.controller": ("rules", "static"),
+    "policy.controller": ("rules", "dual", "shadow", "static"),
 }
 FREE = {  # no range of their own: checked where they are used, or of another type
     "privacy.epsilon",
@@ -79,6 +88,10 @@ FREE = {  # no range of their own: checked where they are used, or of another ty
     "cohort.size",
     "model.text_encoder",
     "policy.freeze",
+    "policy.approval",
+    "rules.blocked",
+    "rules.harmful",
+    "rules.min_age",
     "policy.features",
     "policy.weights",
     "policy.similarity",
@@ -191,18 +204,41 @@ def test_the_policys_bounds_are_those_that_clients_accept(name):
 @pytest.mark.parametrize(
     ("section", "sentence"),
     [
-        ({"weights": {"text": 1.0}}, r"policy\.weights: got \['text'\], expected one entry for each of"),
-        ({"similarity": {"text": "dot"}}, r"policy\.similarity: got \['text'\]"),
-        ({"weights": dict.fromkeys((*GROUPS, "genre"), 1)}, r"policy\.weights: got"),
+        ({"weights": {"genre": 1}}, r"policy\.weights: got .*'genre'.*, expected one entry for each of"),
+        ({"similarity": {"popularity": "dot"}}, r"policy\.similarity: got .*'popularity'"),
         (
             {"weights": dict.fromkeys(GROUPS, 1) | {"text": 1001}},
             r"policy\.weights\.text = 1001\.0: must lie between -1000",
         ),
     ],
 )
-def test_a_policy_names_every_group(section, sentence):
+def test_a_policy_names_groups_that_there_are(section, sentence):
     with pytest.raises(ConfigError, match=sentence):
         first_policy(PolicySection(**section))
+
+
+def test_groups_that_are_left_out_keep_their_default():
+    section = PolicySection(weights={"text": 7}, similarity={"lexical": "dot"})
+    assert section.weights == {**WEIGHTS, "text": 7.0}
+    assert section.similarity == {**SIMILARITY, "lexical": "dot"}
+    assert PolicySection.model_validate(section.model_dump()) == section
+    assert (first_policy(section).weights, first_policy(section).similarity) == (section.weights, section.similarity)
+
+
+def test_a_report_scores_neighbours_only_for_the_controller_that_asks_for_them():
+    assert shadow_count(PolicySection(controller="shadow", shadows=3)) == 3
+    assert {shadow_count(PolicySection(controller=c, shadows=3)) for c in ("rules", "dual", "static")} == {0}
+
+
+def test_shadows_are_as_many_as_a_report_may_hold():
+    assert RANGES["policy.shadows"][1] == LARGEST_SHADOWS
+
+
+def test_item_rules_are_those_that_clients_accept():
+    config = validate(Config, {"rules": {"blocked": ["7"], "min_age": {"58": 18}}}, "x.toml")
+    assert item_rules(config.rules) == ItemRules(("7",), (), {"58": 18})
+    with pytest.raises(ConfigError, match="min_age"):
+        item_rules(validate(Config, {"rules": {"min_age": {"58": 1000}}}, "x.toml").rules)
 
 
 def test_features_keep_the_groups_order():

@@ -19,10 +19,10 @@ from shared.privacy.calibration import make_plan
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import Target
 from shared.protocol import (
-    MEASURED,
     MESSAGE_TYPES,
     Header,
     MeasureTask,
+    ProfileTask,
     StatisticsTask,
     TrainingTerms,
     TrainTask,
@@ -35,6 +35,7 @@ from shared.protocol import (
     task_record,
     vector_length,
 )
+from shared.recall.item_rules import NO_RULES, ItemRules
 
 SPEC = EncoderSpec(text_width=5, rank=2, buckets=7)
 PLAN = make_plan(
@@ -50,7 +51,7 @@ PLAN = make_plan(
         rounds=3,
         update_participations=3,
         measurement_participations=2,
-        shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+        shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
         update_dimension=SPEC.size,
         clip=0.5,
     )
@@ -60,10 +61,13 @@ POLICY = first_policy(PolicySection())
 VALUES = np.random.default_rng(0).normal(size=SPEC.size).astype(np.float32)
 RECEIPT = Receipt("a" * 64, 7, "b" * 64, 2, "c" * 128)
 PRIOR = np.linspace(-1, 1, 7).astype(np.float32)
+LINEAR = EncoderSpec(text_width=5, rank=2, buckets=7, kind="linear")
+RULES = ItemRules(("i1",), ("i2",), {"i3": 18})
 TASKS = {
     "statistics": StatisticsTask(HEADER),
-    "update": TrainTask(HEADER, POLICY, TrainingTerms("softmax", 1.0, 8, 4, 16), VALUES, PRIOR),
-    "measurement": MeasureTask(HEADER, POLICY, VALUES, PRIOR),
+    "profile": ProfileTask(replace(HEADER, encoder=LINEAR), 3, 20, PRIOR),
+    "update": TrainTask(HEADER, POLICY, TrainingTerms("softmax", 1.0, 8, 4, 16), RULES, VALUES, PRIOR),
+    "measurement": MeasureTask(HEADER, POLICY, (replace(POLICY, version=2),), (20, 60), NO_RULES, VALUES, PRIOR),
 }
 
 
@@ -81,20 +85,25 @@ def test_a_task_arrives_as_it_was_sent(kind):
     assert got.header == sent.header
     assert release_of(got) == kind
     assert kind in MESSAGE_TYPES
-    if kind != "statistics":
-        assert got.policy == sent.policy
-        for name in ("parameters", "prior"):
-            assert np.array_equal(getattr(got, name), getattr(sent, name))
+    for name, value in vars(sent).items():
+        if isinstance(value, np.ndarray):
+            assert np.array_equal(getattr(got, name), value)
             assert getattr(got, name).flags.writeable  # torch warns of anything else
-    if kind == "update":
-        assert got.training == sent.training
+        else:
+            assert getattr(got, name) == value
 
 
 @pytest.mark.parametrize(
-    ("kind", "length"), [("update", SPEC.size), ("statistics", 7), ("measurement", 7 + len(MEASURED))]
+    ("kind", "length"),
+    [("update", SPEC.size), ("statistics", 7 + 16), ("profile", 8 * 9 // 2), ("measurement", 9 + 1 + 7)],
 )
 def test_the_length_of_an_answer_is_public(kind, length):
     assert vector_length(TASKS[kind]) == length
+
+
+def test_an_update_of_the_linear_encoder_is_of_targets_alone():
+    task = replace(TASKS["update"], header=replace(HEADER, encoder=LINEAR))
+    assert vector_length(task) == 7 * 2 < LINEAR.size
 
 
 def test_the_digest_is_over_all_that_a_task_says():
@@ -107,9 +116,14 @@ def test_the_digest_is_over_all_that_a_task_says():
         replace(task, prior=PRIOR[::-1].copy()),
         replace(task, policy=replace(POLICY, k=21)),
         replace(task, training=replace(task.training, negatives=17)),
+        replace(task, rules=NO_RULES),
         *(replace(task, header=replace(HEADER, **c)) for c in ({"round": 3}, {"attempt": 2}, {"run": "other"})),
         TASKS["measurement"],
         TASKS["statistics"],
+        TASKS["profile"],
+        replace(TASKS["profile"], typical=21),
+        replace(TASKS["profile"], width=4),
+        replace(TASKS["profile"], prior=PRIOR[::-1].copy()),
     ]
     digests = [task_digest(task_record(t)) for t in others]
     assert len(set(digests)) == len(others)
@@ -179,8 +193,8 @@ def test_damaged_bytes_are_refused_or_are_four_integers(data):
     assert (vector.dtype, vector.shape) == (np.int32, (4,))
 
 
-def changed(change):
-    record = task_record(TASKS["update"])
+def changed(change, kind="update"):
+    record = task_record(TASKS[kind])
     fields = json.loads(record["task"]["json"])
     change(fields)
     return RecordDict({"task": ConfigRecord({"json": json.dumps(fields)}), "arrays": record["arrays"]})
@@ -213,6 +227,37 @@ def test_a_refusal_names_the_field_and_what_would_be_right(change, sentence):
         parse_task(changed(change))
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        *((lambda f, v=v: f.update(width=v), r"width: .*, expected a whole number from 1 to 7") for v in (0, 8, -1)),
+        *((lambda f, v=v: f.update(width=v), r"width: .*, expected a whole number") for v in (True, 3.0, "3", None)),
+        *((lambda f, v=v: f.update(typical=v), r"typical: .*at least 1") for v in (0, -1, 2**28 + 1)),
+        *(
+            (lambda f, v=v: f.update(typical=v), r"typical: .*, expected a whole number")
+            for v in (True, 20.0, "20", None)
+        ),
+        (lambda f: f.pop("typical"), "task: fields"),
+        (lambda f: f.pop("width"), "task: fields"),
+        (lambda f: f.update(policy={}), "task: fields"),
+        (lambda f: f["header"]["encoder"].update(kind="other"), r"header\.encoder\.kind: 'other', expected one of"),
+        (lambda f: f["header"]["encoder"].update(kind=["linear"]), r"header\.encoder\.kind"),
+        (lambda f: f["header"]["encoder"].pop("kind"), r"header\.encoder"),
+        (lambda f: f["header"]["encoder"].update(text_width=25_000), r"width: 25003 features make .* more than"),
+    ],
+)
+def test_every_field_of_a_profile_task_is_checked(change, sentence):
+    with pytest.raises(ProtocolError, match=sentence):
+        parse_task(changed(change, "profile"))
+
+
+@pytest.mark.parametrize("values", [PRIOR[:-1], np.append(PRIOR, np.float32(0)), np.float64(PRIOR), PRIOR * np.nan])
+def test_the_prior_of_a_profile_task_is_a_number_a_bucket(values):
+    record = task_record(TASKS["profile"])
+    with pytest.raises(ProtocolError, match="prior"):
+        parse_task(RecordDict({"task": record["task"], "arrays": ArrayRecord({"prior": Array(values)})}))
+
+
 def test_a_task_has_exactly_its_arrays():
     record = task_record(TASKS["update"])
     for arrays in ({}, {"parameters": Array(VALUES)}, dict(record["arrays"]) | {"seed": Array(PRIOR)}):
@@ -220,6 +265,8 @@ def test_a_task_has_exactly_its_arrays():
             parse_task(RecordDict({"task": record["task"], "arrays": ArrayRecord(arrays)}))
     with pytest.raises(ProtocolError, match="expected exactly"):
         parse_task(RecordDict({"task": task_record(TASKS["statistics"])["task"], "arrays": record["arrays"]}))
+    with pytest.raises(ProtocolError, match="expected exactly"):
+        parse_task(RecordDict({"task": task_record(TASKS["profile"])["task"], "arrays": record["arrays"]}))
 
 
 json_values = st.recursive(

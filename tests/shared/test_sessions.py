@@ -48,7 +48,7 @@ PLAN = make_plan(
         rounds=3,
         update_participations=3,
         measurement_participations=2,
-        shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+        shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
         update_dimension=SPEC.size,
         clip=0.5,
     )

@@ -18,6 +18,7 @@ from simulations.baselines import (
     models,
     private,
     protocol,
+    run,
     run_baselines,
     table,
 )
@@ -166,9 +167,11 @@ def test_ials_with_one_seed_gives_one_result_and_finds_the_block_of_a_user():
     blocks = np.kron(np.eye(2), np.ones((30, 30)))
     blocks[0, 0] = 0.0
     train = csr_array(blocks)
-    scores = models.fit_ials(train, 1)(slice(0, 60))
-    assert np.array_equal(scores, models.fit_ials(train, 1)(slice(0, 60)))
+    newcomer = csr_array(np.eye(60)[[59]])
+    scores = models.fit_ials(train, newcomer, 1)(slice(0, 61))
+    assert np.array_equal(scores, models.fit_ials(train, newcomer, 1)(slice(0, 61)))
     assert scores[0, 0] > scores[0, 30:].max()
+    assert scores[60, 30:].min() > scores[60, :30].max()  # folded in from one item of the second block
 
 
 # --- privacy
@@ -259,6 +262,21 @@ def test_every_baseline_has_a_row_and_private_ones_one_an_epsilon():
     assert run_baselines(data, split, delta=1e-5, epsilons=(8, 0.5), seed=1) == results
 
 
+def test_reading_validation_rows_changes_what_is_read_and_not_what_was_fitted():
+    together = [(user, item, TRAIN) for user in range(1, 12) for item in (58, 59)]
+    apart = [(user, item, TRAIN) for user in range(12, 30) for item in (3, 4)]
+    data, split = a_dataset([*together, *apart, (0, 9, TRAIN), (0, 58, VALID), (0, 59, TEST)], users=30, n_items=60)
+    names = ("popularity", "tfidf", "itemknn", "ease", "ials", "dp_ease")
+    ask = {"delta": 1e-5, "epsilons": (50,), "seed": 0, "names": names}
+    plain, both = run_baselines(data, split, **ask), run_baselines(data, split, **ask, also_valid=True)
+    assert {name: both[name] for name in plain} == plain
+    assert len(both) == 2 * len(plain)
+    assert both["dp_ease+valid@50"]["epsilon"] == 50
+    assert both["popularity+valid"] == both["popularity"]
+    assert plain["ease"]["ndcg@10"] == 0.0  # nobody else has item 9: nothing speaks for item 59
+    assert both["ease+valid"]["ndcg@10"] == 1.0  # item 58 does, and is masked itself
+
+
 def test_text_baselines_are_left_out_where_there_is_no_text():
     data, split = a_dataset([(0, 0, TRAIN), (0, 1, VALID), (0, 2, TEST)], users=1, texts=[""] * 40)
     said = []
@@ -266,6 +284,15 @@ def test_text_baselines_are_left_out_where_there_is_no_text():
     results = run_baselines(data, split, delta=1e-5, epsilons=(1,), seed=0, names=names, progress=said.append)
     assert list(results) == ["popularity"]
     assert sum("left out" in line for line in said) == 2
+
+
+def test_catalogues_too_large_for_dense_matrices_keep_the_other_baselines(monkeypatch):
+    monkeypatch.setattr(run, "LARGEST_DENSE", 39)
+    data, split = random_dataset(0)
+    said = []
+    results = run_baselines(data, split, delta=1e-5, epsilons=(1,), seed=0, progress=said.append)
+    assert list(results) == ["popularity", "tfidf", "ials", "private_popularity@1", "tfidf_private_popularity@1"]
+    assert "baseline ease is left out: 40 items would need dense matrices of 0.0 GB each" in said
 
 
 @pytest.mark.parametrize(

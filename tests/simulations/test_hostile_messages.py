@@ -57,6 +57,7 @@ from shared.protocol import (
     task_record,
     vector_length,
 )
+from shared.recall.item_rules import NO_RULES
 from shared.secagg import client as protocol
 from shared.secagg.messages import ADVERT, NO_REGISTRATION, deals_size
 from shared.sessions import STEP_TYPES, blob, invitation_digest, masked_record, parse_masked, step_answer
@@ -299,7 +300,7 @@ def plan_of(trust):
             rounds=20_000,
             update_participations=20_000,
             measurement_participations=20_000,
-            shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+            shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
             update_dimension=SPEC.size,
             clip=0.5,
             users=PEOPLE,
@@ -328,7 +329,7 @@ def make_task(kind, trust, catalogue, **changes):
         return StatisticsTask(header)
     values, prior = initial_parameters(SPEC, np.random.default_rng(5)), np.zeros(ITEMS, np.float32)
     if kind == "measurement":
-        return MeasureTask(header, POLICY, values, prior)
+        return MeasureTask(header, POLICY, (replace(POLICY, version=2),), (2, 4), NO_RULES, values, prior)
     return TrainTask(header, POLICY, TrainingTerms("softmax", 1.0, 4, 2, 4), values, prior)
 
 

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from server.job import initial_state
 from server.receipts import grouped
 from shared.errors import RunError
+from shared.policy.memory import memory_to_dict
+from shared.policy.recall_policy import policy_to_dict
 from shared.privacy.chain import sign_head
 from shared.privacy.ledger import create_ledger
 from simulations.mending import CLIENT_LEDGER, SERVER_LEDGER, caught_up, clear, drop_rows, tidy
@@ -78,6 +80,25 @@ def test_an_end_after_the_checkpoint_stands(state, ledger):
     path = ledger({"type": "end", "stopped": "budget exhausted"})
     assert caught_up(state, path)[0].stopped == "budget exhausted"
     assert caught_up(replace(state, ledgers={SERVER_LEDGER: 2}), path)[0].stopped is None
+
+
+def test_a_persons_order_after_the_checkpoint_stands(state, ledger):
+    policy = policy_to_dict(state.policy)
+    event = {
+        "type": "order",
+        "round": 1,
+        "file": "x.json",
+        "order": None,
+        "outcome": "frozen",
+        "reason": "",
+        "pending": None,
+    }
+    event |= {"before": policy, "after": policy | {"frozen": True}, "memory": memory_to_dict(state.controller)}
+    path = ledger(event)
+    after = caught_up(state, path)[0]
+    assert after.policy.frozen
+    assert [said["outcome"] for said in after.orders] == ["frozen"]
+    assert caught_up(replace(state, ledgers={SERVER_LEDGER: 2}), path)[0].orders == ()
 
 
 @pytest.mark.parametrize("everything", [False, True])

@@ -9,8 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save
 
 from server.job import initial_state
+from shared.encoder.spec import unpack
 from shared.errors import RunError
-from simulations.model import model_of, read_model, write_model
+from shared.recall.item_rules import ItemRules
+from simulations.model import model_of, read_model, shelf_for, write_model
 from simulations.run import job_of
 from simulations.world import load_world
 
@@ -20,9 +22,9 @@ def written(tmp_path, tiny):
     config = tiny()
     world = load_world(config, tmp_path, None, lambda _sentence: None)
     job = job_of(config, world, "run")
-    model = model_of(replace(initial_state(job, np.random.default_rng(0)), round=3))
-    model = replace(model, policy=replace(model.policy, frozen=True))
-    write_model(tmp_path / "model.safetensors", job, model, world)
+    model = model_of(replace(initial_state(job, np.random.default_rng(0)), round=3), job)
+    model = replace(model, policy=replace(model.policy, frozen=True), rules=ItemRules(("i1",), (), {"i2": 18}))
+    write_model(tmp_path / "model.safetensors", model, world.catalogue)
     return model, tmp_path / "model.safetensors"
 
 
@@ -33,17 +35,26 @@ def test_a_model_comes_back_with_its_policy(written):
     assert again.policy.frozen
     assert np.array_equal(again.parameters, model.parameters)
     assert np.array_equal(again.prior, model.prior)
+    assert (again.encoder, again.catalogue, again.rules) == (model.encoder, model.catalogue, model.rules)
 
 
 def test_the_file_has_what_a_device_needs(written):
     model = load_file(written[1])
-    assert {"items", "projection", "identity", "bias", "behaviour", "prior"} <= set(model)
+    assert {"items", "parameters", "prior", *unpack(written[0].encoder, written[0].parameters)} == set(model)
     assert model["items"].shape == (40, 4)
 
 
 def test_a_state_before_its_first_round_is_a_model_of_round_0(tmp_path, tiny):
     world = load_world(tiny(), tmp_path, None, lambda _sentence: None)
-    assert model_of(initial_state(job_of(tiny(), world, "run"), np.random.default_rng(0))).round == 0
+    job = job_of(tiny(), world, "run")
+    assert model_of(initial_state(job, np.random.default_rng(0)), job).round == 0
+
+
+def test_a_model_is_not_put_on_the_shelf_of_another_catalogue(tmp_path, tiny, written):
+    catalogue = load_world(tiny(), tmp_path, None, lambda _sentence: None).catalogue
+    assert len(shelf_for(written[0], catalogue).popularity) == 40
+    with pytest.raises(RunError, match="its rows would stand for other items"):
+        shelf_for(written[0], replace(catalogue, titles=catalogue.titles[::-1]))
 
 
 @pytest.mark.parametrize(

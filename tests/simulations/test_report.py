@@ -104,6 +104,9 @@ def test_every_string_of_the_folder_is_escaped(run_folder):
             r
             | {"decision": HOSTILE, "reason": HOSTILE, "cannot_tell": {HOSTILE: HOSTILE}}
             | {"policy": r["policy"] | {HOSTILE: r["round"], "features": [HOSTILE]}}
+            | {"orders": [dict.fromkeys(("order", "who", "why", "outcome", "reason", "version"), HOSTILE)]}
+            | {"pending": {"id": HOSTILE, "round": HOSTILE, "reason": HOSTILE, "policy": {HOSTILE: HOSTILE}}}
+            | {"estimate": {"shadows": [{"value": 0.1, "low": 0.0, "high": 0.2}]}, "neighbours": [HOSTILE]}
             | {"epsilon": {"everyone": 1.0, "by_kind": {HOSTILE: 1.0}}}
         ),
     )
@@ -246,6 +249,12 @@ def test_a_run_that_measured_nothing_says_so(run_folder):
     assert "No round of this run was measured." in text
 
 
+@pytest.mark.parametrize("shadows", [7, [7], [None], [{"value": 1}], [{"value": "x", "low": 0, "high": 1}]])
+def test_scores_of_the_wrong_shape_are_missing_not_a_crash(run_folder, shadows):
+    text = page(run_folder(rounds=2, each=lambda r: r | {"estimate": {"shadows": shadows}})).text
+    assert "Neighbouring policies" not in text
+
+
 @pytest.mark.parametrize("rubbish", [None, 7, "text", [], {}, float("nan"), [{"a": 1}], {"a": {"b": None}}])
 def test_a_field_of_the_wrong_shape_is_missing_not_a_crash(run_folder, rubbish):
     summary = json.loads((run_folder("whole") / "summary.json").read_text(encoding="utf-8"))
@@ -257,6 +266,9 @@ def test_a_field_of_the_wrong_shape_is_missing_not_a_crash(run_folder, rubbish):
         "cannot_tell",
         "oracle",
         "epsilon",
+        "orders",
+        "pending",
+        "neighbours",
         "cohort",
         "bytes",
         "seconds",

@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import ConfigError
 from shared.history import NOT_INTERESTED
+from shared.recall.item_rules import NO_RULES
 from simulations.download import silent
 from simulations.world import load_world, oracle, stores_of
 
@@ -68,7 +69,9 @@ def test_random_scores_stay_at_chance(world):
     for seed in range(60):
         prior = np.random.default_rng(seed).normal(size=job.encoder.buckets).astype(np.float32)
         rngs = [np.random.default_rng(0)] * 24
-        found.append(oracle(world, job.encoder, state.parameters, prior, policy, rngs, on="test")["recall@10"])
+        found.append(
+            oracle(world, job.encoder, state.parameters, prior, policy, NO_RULES, rngs, on="test")["recall@10"]
+        )
         chance.append(np.mean([10 / (40 - len(h)) for h in world.histories]))
     assert np.mean(found) == pytest.approx(np.mean(chance), rel=0.1)
 

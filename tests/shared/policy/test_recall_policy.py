@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import ProtocolError
-from shared.policy.recall_policy import BOUNDS, RecallPolicy, policy_from_dict, policy_to_dict
+from shared.policy.recall_policy import (
+    BOUNDS,
+    LARGEST_PRICE,
+    RecallPolicy,
+    check_prices,
+    policy_from_dict,
+    policy_to_dict,
+)
 
 POLICY = RecallPolicy(
     version=3,
@@ -22,12 +29,20 @@ POLICY = RecallPolicy(
     diversity=0.1,
     exploration=0.0,
     k=20,
+    exposure_prices=(0, 25, LARGEST_PRICE),
 )
 RAW = policy_to_dict(POLICY)
 
 
 def test_a_policy_survives_json():
     assert policy_from_dict(json.loads(json.dumps(RAW))) == POLICY
+
+
+def test_prices_are_those_of_the_models_buckets():
+    check_prices(POLICY, 3)
+    check_prices(policy_from_dict(RAW | {"exposure_prices": []}), 7)
+    with pytest.raises(ProtocolError, match=r"policy.exposure_prices: 3 prices, expected none or one for each of 4"):
+        check_prices(POLICY, 4)
 
 
 def test_the_weight_of_a_group_that_is_off_is_zero():
@@ -67,6 +82,14 @@ def test_bounds_are_allowed_and_what_lies_beyond_is_refused_by_name(name):
         ({"weights": RAW["weights"] | {"text": math.nan}}, "policy.weights"),
         ({"weights": RAW["weights"] | {"text": 1001}}, "policy.weights: one number between -1000 and 1000"),
         ({"weights": RAW["weights"] | {"text": "5"}}, "policy.weights"),
+        ({"exposure_prices": None}, "policy.exposure_prices"),
+        ({"exposure_prices": {}}, "policy.exposure_prices"),
+        ({"exposure_prices": "12"}, "policy.exposure_prices"),
+        ({"exposure_prices": [0.5]}, "policy.exposure_prices: .*whole number from 0 to 1000"),
+        ({"exposure_prices": [True]}, "policy.exposure_prices"),
+        ({"exposure_prices": [-1]}, "policy.exposure_prices"),
+        ({"exposure_prices": [LARGEST_PRICE + 1]}, "policy.exposure_prices"),
+        ({"exposure_prices": [[1]]}, "policy.exposure_prices"),
         ({"seed": 1}, "exactly the fields"),
     ],
 )

@@ -21,7 +21,7 @@ from shared.privacy.plan import (
     epsilon_by_kind,
 )
 
-SHARES = {"update": 0.8, "measurement": 0.15, "statistics": 0.05}
+SHARES = {"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1}
 
 
 def a_target(**changes):
@@ -69,7 +69,7 @@ def test_the_printed_claim_is_the_target_and_never_above_it(unit, trust, epsilon
 @settings(deadline=None, max_examples=15)
 @given(st.floats(1.0, 15), st.floats(1e-9, 1e-4), st.integers(1, 200), st.integers(1, 50), st.floats(0.05, 0.5))
 def test_calibration_holds_for_any_schedule(epsilon, delta, updates, measurements, share):
-    shares = {"update": 0.95 - share, "measurement": share, "statistics": 0.05}
+    shares = {"update": 0.85 - share, "measurement": share, "statistics": 0.05, "profile": 0.1}
     target = a_target(epsilon=epsilon, delta=delta, update_participations=updates, shares=shares)
     plan = make_plan(replace(target, measurement_participations=measurements))
     assert 0.999 * epsilon < claims(plan).everyone <= epsilon
@@ -214,7 +214,7 @@ def test_a_spend_costs_what_was_used_and_no_more():
     plan = a_plan()
     assert claims(plan, {}).everyone == 0.0
     assert claims(plan, {"update": 1}).everyone < claims(plan, {"update": 2}).everyone < claims(plan).everyone
-    assert claims(plan, {"update": 41, "measurement": 8, "statistics": 1}).everyone > 8.0
+    assert claims(plan, {"update": 41, "measurement": 8, "statistics": 1, "profile": 1}).everyone > 8.0
 
 
 def test_each_kind_alone_costs_less_than_all():
@@ -234,7 +234,7 @@ def test_without_epsilon_there_is_no_noise_and_no_claim_at_all():
 
 
 def test_a_kind_that_is_not_planned_costs_nothing():
-    plan = a_plan(shares={"update": 0.85, "measurement": 0.15, "statistics": 0.0})
+    plan = a_plan(shares={"update": 0.85, "measurement": 0.15, "statistics": 0.0, "profile": 0.0})
     assert plan.statistics.participations == 0
     assert plan.spent(plan.full()) < math.inf
     assert 0.999 * 8.0 < claims(plan).everyone <= 8.0
@@ -266,9 +266,10 @@ def test_the_amplified_claim_counts_every_exchange_of_every_kind():
         return claims(plan, {"update": 1}, exchanges).recipients_amplified
 
     everything = claims(plan).recipients_amplified
-    assert amplified(update=40, measurement=8, statistics=1) == everything  # whoever was drawn how often
+    assert amplified(update=40, measurement=8, statistics=1, profile=1) == everything  # whoever was drawn how often
     assert amplified(update=40) < amplified(update=40, measurement=8) < everything
-    assert amplified(update=41, measurement=8, statistics=1) > everything  # an exchange that was repeated
+    assert amplified(update=40, measurement=8, statistics=1) < everything
+    assert amplified(update=41, measurement=8, statistics=1, profile=1) > everything  # an exchange that was repeated
     assert amplified() == 0.0
     events = tuple(accounting.Sampled(plan.mechanism(k).claimed_multiplier, 0.3, plan.full()[k]) for k in RELEASES)
     assert everything == accounting.epsilon_sampled(events, 1e-5 * math.exp(-ETA)) + 2 * ETA
@@ -351,16 +352,28 @@ def test_a_client_refuses_a_plan_whose_claim_from_coins_is_void(changes, sentenc
             "target.measurement_participations '-1' must be a whole number",
         ),
         ({"local_steps": 0}, "0 local steps"),
-        ({"shares": {"update": 1.1, "measurement": -0.1, "statistics": 0.0}}, "must not be negative and must sum to 1"),
-        ({"shares": {"update": 0.5, "measurement": 0.1, "statistics": 0.1}}, "must not be negative and must sum to 1"),
-        ({"shares": {"update": math.nan, "measurement": 0.1, "statistics": 0.1}}, "must sum to 1"),
-        ({"shares": {"update": 0.0, "measurement": 0.5, "statistics": 0.5}}, "leave nothing for updates"),
-        ({"shares": {"update": 0.9, "measurement": 0.0, "statistics": 0.1}}, "they would leave without noise"),
+        (
+            {"shares": {"update": 1.1, "measurement": -0.1, "statistics": 0.0, "profile": 0.0}},
+            "must not be negative and must sum to 1",
+        ),
+        (
+            {"shares": {"update": 0.5, "measurement": 0.1, "statistics": 0.1, "profile": 0.0}},
+            "must not be negative and must sum to 1",
+        ),
+        ({"shares": {"update": math.nan, "measurement": 0.1, "statistics": 0.1, "profile": 0.0}}, "must sum to 1"),
+        (
+            {"shares": {"update": 0.0, "measurement": 0.5, "statistics": 0.5, "profile": 0.0}},
+            "leave nothing for updates",
+        ),
+        (
+            {"shares": {"update": 0.9, "measurement": 0.0, "statistics": 0.1, "profile": 0.0}},
+            "they would leave without noise",
+        ),
         ({"epsilon": 99.0, "update_participations": 1}, "one update release alone would cost epsilon above 50"),
         (
             {
                 "epsilon": 90.0,
-                "shares": {"update": 0.3, "measurement": 0.0, "statistics": 0.7},
+                "shares": {"update": 0.3, "measurement": 0.0, "statistics": 0.7, "profile": 0.0},
                 "measurement_participations": 0,
             },
             "one statistics release alone would cost epsilon above 50",
@@ -380,7 +393,7 @@ def test_a_client_refuses_a_plan_whose_claim_from_coins_is_void(changes, sentenc
                 "population": 90_000,
                 "smallest_cohort": 90_000,
                 "measurement_participations": 0,
-                "shares": {"update": 1.0, "measurement": 0.0, "statistics": 0.0},
+                "shares": {"update": 1.0, "measurement": 0.0, "statistics": 0.0, "profile": 0.0},
             },
             "update: noise of 0.61 grid units from one party is below 2.0",
         ),
@@ -430,7 +443,9 @@ def test_a_round_worth_an_epsilon_that_protects_nobody_is_refused(epsilon):
 
 
 def test_without_epsilon_any_delta_and_shares_will_do():
-    assert a_plan(epsilon=None, delta=0.5, shares={"update": 0.0, "measurement": 1.0, "statistics": 0.0})
+    assert a_plan(
+        epsilon=None, delta=0.5, shares={"update": 0.0, "measurement": 1.0, "statistics": 0.0, "profile": 0.0}
+    )
 
 
 # --- the digest is what a client pins

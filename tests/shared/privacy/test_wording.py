@@ -21,7 +21,7 @@ TARGET = Target(
     rounds=40,
     update_participations=40,
     measurement_participations=8,
-    shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05},
+    shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
     update_dimension=67_000,
     clip=0.5,
 )
@@ -35,7 +35,7 @@ def said(**changes):
 def test_what_is_protected_comes_first():
     assert said()[0] == (
         "Protected: one user's whole history. Adjacency zero-out, delta 1e-05. "
-        "Releases at most: update 40, measurement 8, statistics 1."
+        "Releases at most: update 40, measurement 8, statistics 1, profile 1."
     )
     assert "one event of a user (not the user" in said(unit="interaction", trust="local")[0]
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.errors import ProtocolError
 from shared.policy.recall_policy import RecallPolicy
-from shared.recall.rerank import popularity_price, recommend
+from shared.recall.rerank import item_prices, popularity_price, recommend
 
 POLICY = RecallPolicy(
     version=1,
@@ -32,7 +33,7 @@ def a_world(seed=0, *, levels=None, excluded=0.3, items=ITEMS):
     return {
         "scores": scores.astype(np.float32),
         "excluded": rng.random((USERS, items)) < excluded,
-        "price": rng.random(items).astype(np.float32),
+        "price": np.zeros(items, np.float32),
         "vectors": vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
     }
 
@@ -50,12 +51,12 @@ def naive_lists(world, k):
     return out
 
 
+prices = st.sampled_from([0.0, 0.5, 10.0])
 policies = st.builds(
-    lambda depth, price, diversity, exploration, k: replace(
-        POLICY, depth=depth, exposure_price=price, diversity=diversity, exploration=exploration, k=k
+    lambda depth, diversity, exploration, k: replace(
+        POLICY, depth=depth, diversity=diversity, exploration=exploration, k=k
     ),
     st.integers(1, 60),
-    st.sampled_from([0.0, 0.5, 10.0]),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([0.0, 0.1, 0.5]),
     st.integers(10, 50),
@@ -65,9 +66,12 @@ policies = st.builds(
 # --- whatever the policy
 
 
-@given(policies, st.integers(0, 99), st.sampled_from([None, 1, 3]), st.sampled_from([0.0, 0.5, 0.9, 1.0]))
-def test_never_an_excluded_item_never_one_twice_and_every_place_that_can_be_filled_is(policy, seed, levels, excluded):
+@given(policies, prices, st.integers(0, 99), st.sampled_from([None, 1, 3]), st.sampled_from([0.0, 0.5, 0.9, 1.0]))
+def test_never_an_excluded_item_never_one_twice_and_every_place_that_can_be_filled_is(
+    policy, price, seed, levels, excluded
+):
     world = a_world(seed, levels=levels, excluded=excluded)
+    world["price"] = np.linspace(0, price, ITEMS, dtype=np.float32)
     got = lists(policy, world)
     assert got.shape == (USERS, policy.k)
     reach = min(max(policy.depth, policy.k), ITEMS)
@@ -114,29 +118,48 @@ def test_a_list_longer_than_the_catalogue_is_filled_up():
 
 def test_depth_bounds_what_re_ranking_can_reach():
     world = a_world(excluded=0.0)
-    world["price"] = (np.argsort(np.argsort(-world["scores"][0])) < 15).astype(np.float32)  # the best of user 0 pay
+    best = np.argsort(np.argsort(-world["scores"][0])) < 15  # the best of user 0 pay
+    world["price"] = 10 * best.astype(np.float32)
     for depth in (10, 15, 20, 40):
         best = set(np.argsort(-world["scores"][0])[:depth].tolist())
-        got = set(lists(replace(POLICY, depth=depth, exposure_price=10.0), world)[0].tolist())
+        got = set(lists(replace(POLICY, depth=depth), world)[0].tolist())
         assert got <= best
         assert len(got & set(np.argsort(-world["scores"][0])[15:].tolist())) == min(10, depth - 15 if depth > 15 else 0)
 
 
-def test_the_exposure_price_lowers_the_popular_in_proportion():
+def test_what_an_item_pays_comes_off_its_score():
     world = a_world(excluded=0.0)
-    for price in (0.5, 2.0):
-        paid = dict(world, scores=world["scores"] - np.float32(price) * world["price"])
-        assert lists(replace(POLICY, exposure_price=price), world).tolist() == naive_lists(paid, 10)
+    price = np.random.default_rng(1).random(ITEMS).astype(np.float32)
+    for factor in (np.float32(0.5), np.float32(2.0)):
+        paid = dict(world, scores=world["scores"] - factor * price)
+        assert lists(POLICY, dict(world, price=factor * price)).tolist() == naive_lists(paid, 10)
 
 
 def test_a_higher_price_shows_the_popular_less():
     world = a_world(excluded=0.0)
+    price = np.random.default_rng(1).random(ITEMS).astype(np.float32)
     shown = [
-        world["price"][lists(replace(POLICY, exposure_price=price), world)].mean()
-        for price in (0.0, 0.5, 1.0, 2.0, 5.0)
+        price[lists(POLICY, dict(world, price=np.float32(factor) * price))].mean()
+        for factor in (0.0, 0.5, 1.0, 2.0, 5.0)
     ]
     assert shown == sorted(shown, reverse=True)
     assert shown[-1] < shown[0] - 0.1
+
+
+def test_an_item_pays_by_popularity_and_by_bucket():
+    prior, bucket = np.array([-1.0, 0.0, 3.0], np.float32), np.array([2, 0, 1, 2])
+    assert not item_prices(POLICY, prior, bucket).any()
+    assert item_prices(replace(POLICY, exposure_price=2.0), prior, bucket) == pytest.approx([2.0, 0.0, 0.5, 2.0])
+    own = replace(POLICY, exposure_prices=(0, 25, 100))
+    assert item_prices(own, prior, bucket) == pytest.approx([1.0, 0.0, 0.25, 1.0])
+    assert item_prices(replace(own, exposure_price=2.0), prior, bucket) == pytest.approx([3.0, 0.0, 0.75, 3.0])
+    assert item_prices(own, prior, bucket).dtype == np.float32
+
+
+@pytest.mark.parametrize("buckets", [1, 2, 4])
+def test_prices_of_other_buckets_are_refused(buckets):
+    with pytest.raises(ProtocolError, match=rf"exposure_prices: {buckets} prices, expected none or one for each of 3"):
+        item_prices(replace(POLICY, exposure_prices=(0,) * buckets), np.zeros(3, np.float32), np.arange(3))
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=20))
@@ -201,7 +224,7 @@ def test_hardly_any_diversity_is_the_order_by_score():
 # --- exploration
 
 
-@pytest.mark.parametrize(("share", "places"), [(0.01, 1), (0.1, 2), (0.25, 5), (0.5, 10)])
+@pytest.mark.parametrize(("share", "places"), [(0.05, 1), (0.1, 2), (0.25, 5), (0.5, 10)])
 def test_the_exploration_share_of_the_places_is_filled_by_chance(share, places):
     world = a_world(6, excluded=0.0)
     policy = replace(POLICY, k=20, exploration=share)
@@ -215,16 +238,70 @@ def test_the_exploration_share_of_the_places_is_filled_by_chance(share, places):
     assert not np.array_equal(first[:, kept:], second[:, kept:])
 
 
-def test_every_candidate_has_the_same_chance_to_be_explored_and_no_other_item_has_any():
+@pytest.mark.parametrize("share", [0.02, 0.045, 0.13])
+def test_a_share_that_is_no_whole_number_of_places_holds_on_average(share):
+    scores = np.arange(100, dtype=np.float32)[None]
+    nothing, vectors = np.zeros(100, np.float32), np.ones((100, 1), np.float32)
+    policy = replace(POLICY, k=20, exploration=share)
+    lost = 0
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        got = recommend(policy, scores, np.zeros((1, 100), bool), nothing, vectors, [rng])[0]
+        same = got == np.arange(99, 79, -1)
+        assert same[: 20 - int(np.ceil(share * 20))].all()
+        lost += int((~same).sum())
+    # A chance place that draws the very item that would have stood there anyway looks like none.
+    assert lost / 2000 == pytest.approx(share * 20, rel=0.1)
+
+
+def test_only_who_has_seen_enough_explores():
+    world = a_world(6)
+    seen = world["excluded"].sum(axis=1)
+    assert len(set(seen.tolist())) > 1
+    policy = replace(POLICY, exploration=0.5, explore_from=int(seen.max()))
+    plain, got = lists(replace(policy, exploration=0.0), world), lists(policy, world)
+    changed = (plain != got).any(axis=1)
+    assert np.array_equal(changed, seen == seen.max())
+
+
+def one_user(price):
     world = {name: value[:1] if value.ndim == 2 and name != "vectors" else value for name, value in a_world().items()}
-    world["excluded"] = np.zeros((1, ITEMS), bool)
-    policy = replace(POLICY, depth=20, exploration=0.1)
-    kept, *_ = np.split(recommend(policy, **world, rngs=[np.random.default_rng(0)])[0], [9])
-    seen = [recommend(policy, **world, rngs=[np.random.default_rng(seed)])[0, 9] for seed in range(2000)]
+    return world | {"excluded": np.zeros((1, ITEMS), bool), "price": price}
+
+
+def explored(policy, world):
+    """What stood in the last place of a list, 2000 times; and the places before."""
+    kept = recommend(policy, **world, rngs=[np.random.default_rng(0)])[0, :9]
+    return kept, [recommend(policy, **world, rngs=[np.random.default_rng(s)])[0, 9] for s in range(2000)]
+
+
+def test_every_candidate_has_the_same_chance_to_be_explored_and_no_other_item_has_any():
+    world = one_user(np.zeros(ITEMS, np.float32))
+    kept, seen = explored(replace(POLICY, depth=20, exploration=0.1), world)
     candidates = set(np.argsort(-world["scores"][0])[:20].tolist()) - set(kept.tolist())
     assert set(seen) == candidates
     counts = np.unique(seen, return_counts=True)[1]
     assert counts == pytest.approx(2000 / len(candidates), rel=0.3)
+
+
+def test_chance_goes_to_those_that_pay_less():
+    price = np.where(np.arange(ITEMS) % 4 == 0, 1e-3, 0.0).astype(np.float32)
+    world = one_user(price)
+    kept, seen = explored(replace(POLICY, depth=ITEMS, exploration=0.1), world)
+    assert set(seen) == {item for item in range(ITEMS) if item % 4} - set(kept.tolist())
+
+
+def test_where_all_pay_differently_the_cheaper_half_has_a_chance():
+    world = one_user(np.linspace(0, 1e-3, ITEMS, dtype=np.float32))
+    kept, seen = explored(replace(POLICY, depth=ITEMS, exploration=0.1), world)
+    left = sorted(set(range(ITEMS)) - set(kept.tolist()))
+    assert set(seen) == set(left[: (len(left) + 1) // 2])
+
+
+def test_the_dearer_half_fills_what_the_cheaper_one_cannot():
+    world = one_user(np.linspace(0, 1e-3, ITEMS, dtype=np.float32))
+    got = recommend(replace(POLICY, k=ITEMS, exploration=0.5), **world, rngs=[np.random.default_rng(0)])[0]
+    assert sorted(got) == list(range(ITEMS))
 
 
 def test_without_exploration_chance_is_not_touched():

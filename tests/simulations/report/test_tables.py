@@ -1,4 +1,4 @@
-"""Rows of the report: each says what it was measured on, each policy version carries its reason."""
+"""Rows of the report: each says what it was measured on."""
 
 from __future__ import annotations
 
@@ -27,21 +27,6 @@ def test_quality_rows_name_the_split_and_what_is_exact_only_in_a_simulation(run_
     assert notes["DP-EASE"] == "private, ε = 8.00"
     tfidf = next(row for row in rows if row.name == "TF-IDF")
     assert tfidf.cells[columns.index("head_share@20")] == "—"
-
-
-def test_a_version_carries_the_decision_of_the_round_before_it_and_what_it_changed(run_folder):
-    found = tables.versions(read_run(run_folder(rounds=40)))
-    assert [(one.version, one.since, one.until, one.decision) for one in found] == [
-        ("1", 1, 8, "start"),
-        ("2", 9, 16, "move"),
-        ("3", 17, 20, "move"),
-        ("4", 21, 28, "rollback"),
-        ("5", 29, 40, "move"),
-    ]
-    assert found[1].changes == (("depth", "200", "300"), ("exposure_price", "0", "0.01"))
-    assert ("features", "text, popularity", "text, category, popularity") in found[2].changes
-    assert found[3].reason.startswith("recall fell by 0.031")
-    assert found[2].decisions == (("hold", 1), ("rollback", 1))
 
 
 def test_costs_are_summed_over_the_rounds(run_folder):

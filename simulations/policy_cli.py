@@ -1,0 +1,132 @@
+"""``fedrecall-sim policy``: a person's hand on the recall policy of a run, while it runs or before it goes on."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from shared.errors import RunError
+
+if TYPE_CHECKING:
+    from server.oversight import Standing
+    from shared.policy.orders import OrderKind
+
+policy_app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that has not ended.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Your reason; it goes into the ledger.")]
+Which = Annotated[
+    str | None, typer.Option("--proposal", metavar="ID", help="Which proposal you saw; left out, the one that waits.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
+
+
+@policy_app.callback()
+def policy() -> None:
+    """See and order the recall policy of a run: an order takes effect before the next round."""
+
+
+@policy_app.command("show")
+def show_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], as_json: AsJson = False
+) -> None:
+    """Show every version, the one in force, and what waits."""
+    from server.oversight import standing  # noqa: PLC0415 - heavy imports wait until the arguments are right
+    from simulations.policy_view import overview, told  # noqa: PLC0415 - as above
+
+    view = overview(standing(run))
+    typer.echo(json.dumps(view) if as_json else "\n".join(told(view, str(run))))
+
+
+@policy_app.command("approve")
+def approve_command(run: Run, proposal: Which = None, why: Why = "", as_json: AsJson = False) -> None:
+    """Put the controller's proposal in force."""
+    _order(run, "approve", why, as_json=as_json, proposal=proposal)
+
+
+@policy_app.command("reject")
+def reject_command(run: Run, proposal: Which = None, why: Why = "", as_json: AsJson = False) -> None:
+    """Drop the controller's proposal; the policy stays."""
+    _order(run, "reject", why, as_json=as_json, proposal=proposal)
+
+
+@policy_app.command("freeze")
+def freeze_command(run: Run, why: Why = "", as_json: AsJson = False) -> None:
+    """Keep every controller away from the policy until it is thawed."""
+    _order(run, "freeze", why, as_json=as_json)
+
+
+@policy_app.command("thaw")
+def thaw_command(run: Run, why: Why = "", as_json: AsJson = False) -> None:
+    """Let the controller move the policy again."""
+    _order(run, "thaw", why, as_json=as_json)
+
+
+@policy_app.command("rollback")
+def rollback_command(
+    run: Run,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to go back to.", min=1)],
+    why: Why = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put an earlier version in force, as a new one."""
+    _order(run, "rollback", why, as_json=as_json, version=version)
+
+
+def _order(
+    run: Path, kind: OrderKind, why: str, *, as_json: bool, proposal: str | None = None, version: int | None = None
+) -> None:
+    """Check an order against what the run looks like now, then leave it in the run's folder.
+
+    Raises:
+        RunError: the run has ended, or the order would be refused.
+    """
+    from server.oversight import give_order, standing, would_come_of  # noqa: PLC0415 - heavy
+    from shared.policy.orders import order_from_dict, order_to_dict  # noqa: PLC0415 - as above
+
+    stands = standing(run)
+    if stands.state.stopped is not None:
+        raise RunError(f"{run}: the run has ended ({stands.state.stopped}): its policy is frozen")
+    order = order_from_dict(_draft(kind, why, stands, proposal, version))
+    ruling = would_come_of(order, stands)
+    if ruling.outcome == "refused":
+        raise RunError(f"{run}: {ruling.reason}; see fedrecall-sim policy show {run}")
+    path = give_order(run, order)
+    if as_json:
+        typer.echo(json.dumps({"order": order_to_dict(order), "file": str(path), "expected": ruling.reason}))
+    else:
+        typer.echo(f"Before the next round: {ruling.reason}.\nThe order waits in {path}")
+
+
+def _draft(kind: OrderKind, why: str, stands: Standing, proposal: str | None, version: int | None) -> dict[str, Any]:
+    """An order as JSON: named by its time, so that orders lie in the order in which they were given."""
+    now, pending = datetime.now(UTC), stands.state.pending
+    if kind in {"approve", "reject"} and proposal is None:
+        if pending is None:
+            raise RunError(f"no proposal waits, so there is nothing to {kind}")
+        proposal = pending.id
+    return {
+        "id": f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}-{kind}",
+        "kind": kind,
+        "who": _who(),
+        "when": now.isoformat(timespec="seconds"),
+        "why": why,
+        "proposal": proposal,
+        "version": version,
+        "seen": stands.state.policy.version if kind == "rollback" else None,
+    }
+
+
+def _who() -> str:
+    """The account's name; a container may run under a number that has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
