@@ -213,6 +213,8 @@ def _task(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
     first = next(iter(asked.values()))
     task = parse_task(first)
     if task.header.plan.trust == "local" or not host.masked:
+        for client in asked:
+            host.seats.pop(client, None)  # a task without a mask is none of a session that a client sits in
         sealed, receipt = released(host, task, asked)
         return {} if receipt is None else {client: sealed_record(vector, receipt) for client, vector in sealed.items()}
     digest = task_digest(first)

@@ -130,7 +130,10 @@ def fit_locally_private(
             optimizer.signal_skip_step(do_skip=number < len(steps))
             optimizer.step()
             optimizer.zero_grad()
-    return flatten([p.detach() for p in module.parameters()], 0) - parameters[-spec.trained :]
+    after = [p.detach() for p in module.parameters()]
+    # Targets lie in torch as in the flat vector; the layers of a two-tower encoder do not.
+    flat = after[0].numpy().ravel() if spec.kind == "linear" else flatten(after, 0)
+    return np.asarray(flat - parameters[-spec.trained :], np.float32)
 
 
 class _PrivateSgd(DPOptimizer):  # type: ignore[misc]

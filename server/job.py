@@ -17,6 +17,7 @@ from server.checkpoint import State
 from server.warm_start import rank_of, width_of
 from shared.catalogue import Catalogue
 from shared.config import Config, first_policy, item_rules, shadow_count
+from shared.encoder.profile import profile_length
 from shared.encoder.spec import EncoderSpec, Floats, bucket_of, initial_parameters
 from shared.errors import ConfigError
 from shared.policy.memory import Memory
@@ -142,7 +143,9 @@ def make_job(
     target = target_of(config, len(nodes), users, 1, kind)
     signal = profile_signal(target)
     encoder = encoder_of(config, catalogue, signal)
-    plan = make_plan(replace(target, update_dimension=encoder.trained))
+    width = width_of(signal, encoder.buckets) if encoder.kind == "linear" else 0
+    profile = profile_length(width + encoder.text_width) if width else 0
+    plan = make_plan(replace(target, update_dimension=encoder.trained, profile_dimension=profile))
     return Job(
         run,
         config,
@@ -154,7 +157,7 @@ def make_job(
         nodes,
         catalogue.groups[encoder.reads],
         bucket_of(catalogue.ids, encoder.buckets),
-        width_of(signal, encoder.buckets) if encoder.kind == "linear" else 0,
+        width,
     )
 
 

@@ -47,7 +47,7 @@ class Privacy(Section):
     )
     measurement_share: Annotated[float, Field(ge=0, lt=1)] | Literal["plan"] = Field(
         "plan",
-        description='share of the budget (zCDP) for measurements, at least 0 and below 1; "plan" = the smallest that '
+        description='share of the budget (zCDP) for measurements; "plan" = the smallest that '
         "measures recall well enough, between 0.05 and 0.12 (docs/measurement.md)",
     )
     statistics_share: float = Field(
@@ -91,6 +91,10 @@ class Model(Section):
         "plan",
         description='width of item and user vectors; "plan" = as many as the noise leaves (not linear: 32)',
     )
+    adaptation: Literal["none", "whiten", "contrastive"] = Field(
+        "none", description="fits the text group to the catalogue's own texts; public: docs/large-model.md"
+    )
+    vectors: Literal["float32", "int8"] = Field("float32", description="numbers that catalogue vectors are kept in")
     buckets: int = Field(8192, ge=1, le=10_000_000, description="rows of per-item vectors; more items share rows")
 
 
@@ -120,9 +124,9 @@ class PolicySection(Section):
     measure_every: int = Field(
         2, ge=1, le=10_000, description="rounds between measurements; the last round is measured"
     )
-    recall_target: float = Field(0.25, ge=0, le=1, description="recall@k below which features come in")
+    recall_target: float = Field(0.2, ge=0, le=1, description="recall@k below which features come in")
     coverage_target: float = Field(
-        0.43,
+        0.40,
         ge=0,
         le=1,
         description="share of the catalogue that lists should reach; under noise its floor must (docs/policy.md)",

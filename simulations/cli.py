@@ -198,6 +198,13 @@ def recommend_command(
     folder: Folder,
     user: Annotated[str, typer.Option("--user", help="The user's id, as the data has it.")],
     shown: Annotated[int, typer.Option("--count", help="How many items.", min=1, max=1000)] = 10,
+    diversity: Annotated[
+        float | None, typer.Option("--diversity", help="Instead of the policy's, 0 to 1.", min=0, max=1)
+    ] = None,
+    age: Annotated[
+        int | None, typer.Option("--age", help="The user's age; unknown bars what has an age limit.", min=0, max=150)
+    ] = None,
+    rules: Annotated[Path | None, typer.Option("--rules", help="A TOML file with the device's own item rules.")] = None,
     from_: From = None,
     as_json: AsJson = False,
 ) -> None:
@@ -205,7 +212,17 @@ def recommend_command(
     from simulations.serve import recommend_from  # noqa: PLC0415 - heavy
 
     with _screen(quiet=as_json) as screen:
-        answer = recommend_from(folder, user, shown, cache=_cache(), source=from_, say=screen.say)
+        answer = recommend_from(
+            folder,
+            user,
+            shown,
+            diversity=diversity,
+            age=age,
+            rules=rules,
+            cache=_cache(),
+            source=from_,
+            say=screen.say,
+        )
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
         return

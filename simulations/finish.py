@@ -51,7 +51,8 @@ def finish(
     ``model.safetensors`` is the model that the run ended with; the last one and the best one by private estimate stay
     in ``checkpoint.safetensors`` and ``best.safetensors``.
 
-    The test items are used here, once, with train and validation items masked. Times: rounds as ``rounds.jsonl`` has
+    The test items are used here, once, with train and validation items masked, in two readings of the same model: what
+    a device recommends that reads all its rows, and, as published numbers have it, train rows only. Times: rounds as ``rounds.jsonl`` has
     them, whichever process ran them; loading and this function as they took here.
     """
     began = time.monotonic()
@@ -60,12 +61,25 @@ def finish(
     seed = None if config.seed == "none" else config.seed
     rngs = [generator(seed, "final", user) for user in world.dataset.users]
     final = {on: _quality(world, job, model, rngs, on) for on in ("valid", "test")}
-    baselines = run_baselines(
-        world.dataset, world.split, delta=config.privacy.delta, epsilons=(), seed=0, names=YARDSTICKS
+    policy = replace(model.policy, k=20)
+    published = oracle(
+        world, job.encoder, model.parameters, model.prior, policy, job.rules, rngs, on="test", reads="train"
     )
+    # Devices read all they have, validation rows too; so do the yardsticks that stand beside them.
+    found = run_baselines(
+        world.dataset,
+        world.split,
+        delta=config.privacy.delta,
+        epsilons=(),
+        seed=0,
+        names=YARDSTICKS,
+        also_valid=True,
+    )
+    baselines = {name: found[f"{name}+valid"] for name in YARDSTICKS if f"{name}+valid" in found}
     in_rounds = _seconds(folder / "rounds.jsonl")
     summary = _summary(config, folder, world, job, ending) | {
         "test": final["test"],
+        "test_reading_train": published,
         "valid": final["valid"],
         "baselines": baselines,
         "wall_seconds": round(loading_seconds + in_rounds + time.monotonic() - began, 2),
@@ -165,7 +179,8 @@ def _covers(plan: PrivacyPlan, spent: Claims, said: Words) -> str:
         who = f"everybody{collusion}, the server included{said.against}"
     return (
         f"Every number that left a client (at most: updates {plan.update.participations}, measurements "
-        f"{plan.measurement.participations}, popularity statistics {plan.statistics.participations}), against {who}."
+        f"{plan.measurement.participations}, statistics {plan.statistics.participations}, profile "
+        f"{plan.profile.participations}), against {who}."
     )
 
 

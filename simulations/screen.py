@@ -65,7 +65,12 @@ def result_table(summary: Row, folder: Path) -> None:
     """The end of a run for a person: quality beside its yardsticks, then privacy, cost, and why it ended early."""
     console = Console(highlight=False)
     columns = METRICS
-    table = Table(title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, test items (oracle)")
+    published = summary["test_reading_train"]
+    table = Table(
+        title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, test items (oracle)",
+        caption="Devices and yardsticks read train and validation rows; reading train rows only, as published: "
+        f"recall@20 {published['recall@20']:.4f}, ndcg@10 {published['ndcg@10']:.4f}.",
+    )
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")

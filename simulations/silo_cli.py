@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,8 @@ def silos_command(
     silos: Annotated[int, typer.Option("--silos", min=2, help="Organisations.")] = 4,
     customers: Annotated[int, typer.Option("--customers", min=2, help="Customers of all of them together.")] = 600,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of federated averaging.")] = 6,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the adapters; fewer numbers need less noise.")] = 2,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of the server's Adam.")] = 0.01,
     head: Annotated[
         str, typer.Option("--head", help='Train on top of whitened text vectors, "whiten", or of plain ones, "none".')
     ] = "whiten",
@@ -39,7 +41,17 @@ def silos_command(
     if head not in {"whiten", "none"}:
         raise ConfigError(f'--head {head!r}: must be "whiten" or "none"')
     progress = Console(stderr=True, highlight=False, quiet=as_json)
-    settings = replace(SiloSettings(), silos=silos, customers=customers, rounds=rounds, head=head, seed=seed)
+    settings = SiloSettings(
+        silos=silos,
+        customers=customers,
+        rounds=rounds,
+        rank=rank,
+        learning_rate=learning_rate,
+        head=head,
+        seed=seed,
+    )
+    if not 0 < learning_rate <= 100:
+        raise ConfigError(f"--learning-rate {learning_rate}: must be above 0 and at most 100")
     result = compare_silos(
         resolve(source),
         settings,

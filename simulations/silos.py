@@ -28,12 +28,13 @@ from client.silo import AdapterSpec, fit, item_vectors
 from client.store import ClientStore
 from server.aggregation import apply, initial_optimizer, mean_update
 from shared.encoder.spec import Floats
-from shared.errors import LedgerError, RunError
+from shared.errors import ConfigError, LedgerError, RunError
 from shared.files import write_arrays
 from shared.privacy.ledger import Ledger, create_ledger
 from shared.privacy.plan import PrivacyPlan, claims
 from shared.privacy.wording import sentences
 from shared.proofs import LastReceipt, read_stamp, stamp
+from shared.text_encoder import NO_MODEL
 from simulations.config import SimulationConfig
 from simulations.download import Say
 from simulations.fetch import fetch_encoder
@@ -72,9 +73,13 @@ def compare_silos(
     """
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder}: not empty; choose another --out")
+    if config.model.text_encoder == NO_MODEL:
+        raise ConfigError(f"model.text_encoder {NO_MODEL!r}: silos adapt a text model; name one, or its folder")
     for epsilon in epsilons:  # a promise that cannot be kept is refused before anything is read
         make_silo_plan(settings, AdapterSpec(WIDTH, settings.layers, settings.rank), epsilon)
-    world = load_world(config, cache, source, say)
+    # Adapters start from the vectors as read: whitening is a start of its own in the table.
+    model = config.model.model_copy(update={"adaptation": "none", "vectors": "float32"})
+    world = load_world(config.model_copy(update={"model": model}), cache, source, say)
     plain = world.catalogue.groups["text"]
     silos = make_silos(world, fetch_encoder(config.model.text_encoder, cache, say), settings, say)
     runs = []

@@ -70,6 +70,8 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
         items.texts,
         items.categories,
         model=folder,
+        adaptation=config.model.adaptation,
+        vectors=config.model.vectors,
         cache=cache,
         progress=_tenths(say),
     )

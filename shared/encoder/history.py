@@ -27,8 +27,8 @@ def attention_weights(
     """How much each place counts: a softmax over a user's places, signs put back.
 
     The score of a place is a learned query times the item's vector, plus learned weights times the behaviour's traits
-    (additive attention with one global query: Wu et al., EMNLP 2019, "Neural News Recommendation with Multi-Head
-    Self-Attention", equation 4, less its hidden layer, whose parameters the noise would not leave).
+    (additive attention with one global query, as in the user encoder of Wu et al., EMNLP 2019, "Neural News
+    Recommendation with Multi-Head Self-Attention", less the hidden layer, whose parameters would drown in noise).
 
     Args:
         parts: "behaviour" (BEHAVIOUR_WIDTH,) and "query" (rank,).

@@ -109,7 +109,11 @@ def profiles(features: Floats, histories: Sequence[History]) -> Floats:
     Formal guarantees: a history that is replaced by nothing changes its row to zeros, so the upper triangle below
     changes by at most 1 in L2 norm (:func:`packed`).
     """
-    return at_length_one(user_vectors(plain_behaviour(), features, pad(histories)))
+    rows = np.zeros((len(histories), features.shape[1]), np.float32)
+    for row, history in enumerate(histories):
+        # One at a time: nobody's row may depend, not even in its last bit, on who else is here.
+        rows[row] = at_length_one(user_vectors(plain_behaviour(), features, pad([history])))[0]
+    return rows
 
 
 def packed(profile: Floats) -> NDArray[np.float64]:

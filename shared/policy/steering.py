@@ -13,7 +13,8 @@ from shared.policy.sight import Seen, Sight, Targets, text_of
 
 WEIGHT_STEP: Final = 1.1
 WEIGHT_LIMIT: Final = 1.5  # times the first weight
-FAIRNESS_LIMIT: Final = 2.0  # times the first weight of popularity
+FAIRNESS_STEP: Final = 1.5
+FAIRNESS_LIMIT: Final = 4.0  # times the first weight of popularity
 
 ForCoverage = Callable[[RecallPolicy, Memory, Sight, Targets], Turn | None]
 
@@ -68,11 +69,10 @@ def at_limits(recall: Seen) -> str:
 
 def _for_recall(policy: RecallPolicy, memory: Memory, recall: Seen) -> Turn | None:
     for group in GROUPS:
-        knob = f"feature {group}"
-        if group not in policy.features and policy.weights[group] > 0 and knob not in memory.resting:
-            features = tuple(g for g in GROUPS if g in policy.features or g == group)
-            return Turn(knob, replace(policy, features=features), f"feature group {group} comes in")
-    return _heavier("text", WEIGHT_LIMIT, policy, memory) if notices(recall) else None
+        turn = _brought_in(group, policy, memory)
+        if turn is not None:
+            return turn
+    return _heavier("text", WEIGHT_STEP, WEIGHT_LIMIT, policy, memory) if notices(recall) else None
 
 
 def _is_unfair(gap: Seen, recall: Seen, targets: Targets) -> bool:
@@ -83,16 +83,25 @@ def _is_unfair(gap: Seen, recall: Seen, targets: Targets) -> bool:
 def _for_fairness(policy: RecallPolicy, memory: Memory) -> Turn | None:
     """What narrows the gap between activity groups: popularity, which serves the inactive as well as the active.
 
-    It narrows it mostly from above (docs/policy.md has the numbers), so it is turned only where ``fairness`` asks.
+    It narrows it from above (docs/policy.md has the numbers), so it is turned only where ``fairness`` asks.
     """
-    return _heavier("popularity", FAIRNESS_LIMIT, policy, memory)
+    turn = _brought_in("popularity", policy, memory)
+    return turn or _heavier("popularity", FAIRNESS_STEP, FAIRNESS_LIMIT, policy, memory)
 
 
-def _heavier(group: str, limit: float, policy: RecallPolicy, memory: Memory) -> Turn | None:
+def _brought_in(group: str, policy: RecallPolicy, memory: Memory) -> Turn | None:
+    knob = f"feature {group}"
+    if group in policy.features or policy.weights[group] <= 0 or knob in memory.resting:
+        return None
+    features = tuple(g for g in GROUPS if g in policy.features or g == group)
+    return Turn(knob, replace(policy, features=features), f"feature group {group} comes in")
+
+
+def _heavier(group: str, step: float, limit: float, policy: RecallPolicy, memory: Memory) -> Turn | None:
     weight, knob = policy.weight(group), f"weight {group}"
     most = min(memory.first.weights[group] * limit, WEIGHT_BOUND)
     if not 0 < weight < most or knob in memory.resting:
         return None
-    new = min(most, weight * WEIGHT_STEP)
+    new = min(most, weight * step)
     weights = {**policy.weights, group: new}
     return Turn(knob, replace(policy, weights=weights), f"weight of {group} {weight:.2f} -> {new:.2f}")

@@ -31,6 +31,7 @@ WHOLE: Final = (
     "measurement_participations",
     "update_dimension",
     "local_steps",
+    "profile_dimension",
     "users",
 )
 
@@ -70,8 +71,9 @@ def check_target(t: Target) -> None:
         raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
     if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
         raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
-    # No report is longer than the model; docs/privacy.md proves the integer noise for this many coordinates.
+    # No report is longer than an update; docs/privacy.md proves the integer noise for this many coordinates.
     coordinates = t.update_dimension * (t.update_participations + t.measurement_participations + 1)
+    coordinates += t.profile_dimension
     if t.epsilon is not None and coordinates * (TAU + ROUNDED) > ETA:
         raise PlanError(
             f"{t.update_dimension} parameters over all releases make {coordinates:.2g} noisy numbers of one client, "

@@ -209,6 +209,7 @@ class Target:
         local_steps: local iterations per update (they matter to the accounting under trust local only).
         users: units in all, 0 = one a client; delta must be below 1/users, and their sum must fit the modulus.
         sampling: as in :class:`PrivacyPlan`.
+        profile_dimension: numbers in the one-off profile release, 0 = none.
     """
 
     kind: Kind
@@ -228,6 +229,7 @@ class Target:
     local_steps: int = 1
     users: int = 0
     sampling: float | None = None
+    profile_dimension: int = 0
 
 
 def honest_of(smallest_cohort: int, collusion: float) -> int:

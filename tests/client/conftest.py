@@ -43,7 +43,8 @@ def catalogue():
     rng = np.random.default_rng(1)
     names = tuple(f"i{n}" for n in range(ITEMS))
     groups = {"text": unit_rows(rng, ITEMS, 16), "lexical": unit_rows(rng, ITEMS, 7)}
-    return Catalogue(names, names, names, ((),) * ITEMS, groups | {"category": unit_rows(rng, ITEMS, 5)})
+    groups |= {"category": unit_rows(rng, ITEMS, 5), "compact": unit_rows(rng, ITEMS, 16)}
+    return Catalogue(names, names, names, ((),) * ITEMS, groups)
 
 
 @pytest.fixture(scope="session")

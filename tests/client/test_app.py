@@ -82,7 +82,7 @@ def declines(home):
     return [event["clause"] for event in events(home, "decline")]
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
 def test_a_task_is_answered_with_a_sealed_vector_and_noise_of_the_system(kind, home, task, message):
     chosen = task(kind)
     reply = sent(message(chosen), kind)
@@ -115,7 +115,7 @@ def test_an_answer_and_a_refusal_are_as_long_whatever_the_history(home, task, me
         (folder / "ledger.jsonl").unlink(missing_ok=True)
         replies = [sent(message(task(kind)), kind) for kind in MESSAGE_TYPES]
         replies.append(sent(message(task(round=number + 1, catalogue="0" * 64))))
-        assert [only_declined(reply) for reply in replies] == [False, False, False, True]
+        assert [only_declined(reply) for reply in replies] == [False] * len(MESSAGE_TYPES) + [True]
         sizes.append([len(wire.pack(reply.content)) for reply in replies])
     assert sizes[0] == sizes[1] == sizes[2]
 

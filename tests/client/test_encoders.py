@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from client.batch import draw
 from client.model import HistoryEncoder, Items, Learned, Problem, gather, logits, losses
 from client.training import CHUNK, fit, fit_locally_private
 from shared.encoder.encode import Padded, item_vectors, log_popularity_of, pad, user_groups
-from shared.encoder.spec import EncoderSpec, initial_parameters, plain_behaviour
+from shared.encoder.spec import EncoderSpec, initial_parameters
 from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED
 from shared.privacy.noise import NoiseSource
 from shared.protocol import TrainingTerms
@@ -48,6 +49,14 @@ def parameters():
 def histories(history):
     lengths = (12, 0, 1, 2, 40, 5, 30, 3, 0, 17)
     return [history(seed, length, length // 4) for seed, length in enumerate(lengths)]
+
+
+def test_the_page_counts_parameters_as_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "encoder.md").read_text("utf-8")
+    for kind in KINDS:
+        size = EncoderSpec(384, 32, 1682, kind).size  # MovieLens 100K
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{kind}` | ") and "| all |" in line]
+        assert f"| {size:,} |".replace(",", " ") in row
 
 
 def streams(count):
@@ -217,12 +226,10 @@ def text_of(kind, flat, items, histories):
     return user_groups(SPECS[kind], flat, {"text": vectors}, vectors, pad(histories, visible="all"))["text"], vectors
 
 
-def test_attention_that_has_learned_nothing_is_the_plain_mean(parameters, items, histories):
-    flat = parameters("mean")
-    flat[-BEHAVIOUR_WIDTH:] = plain_behaviour()
-    blank = np.concatenate([flat[:-BEHAVIOUR_WIDTH], np.zeros(BEHAVIOUR_WIDTH + 16, np.float32)])
-    mean, _ = text_of("mean", flat, items, histories)
-    attention, _ = text_of("attention", blank, items, histories)
+def test_before_training_attention_is_the_plain_mean(items, histories):
+    first = {kind: initial_parameters(SPECS[kind], np.random.default_rng(0)) for kind in ("mean", "attention")}
+    (mean, vectors), (attention, same) = (text_of(kind, flat, items, histories) for kind, flat in first.items())
+    assert np.array_equal(vectors, same)
     assert np.allclose(attention, mean, atol=1e-5)
 
 

@@ -339,18 +339,18 @@ def poisoned(values, spec):
     return values
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
 @pytest.mark.parametrize("trust", ["distributed", "local", "central"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trust, host, task, plan, history, message):
     chosen = task(kind, plan=plan(trust=trust))
     hostile = (
         chosen
-        if kind == "statistics"
+        if kind in {"statistics", "profile"}
         else replace(chosen, parameters=poisoned(chosen.parameters, chosen.header.encoder))
     )
     one = host([history(1, 0, 0), history(2, 48, 5), history(3, 1, 1), history(4, 1, 0)])
-    for attempt, asked in enumerate((chosen, hostile)[: 1 if kind == "statistics" else 2], 1):
+    for attempt, asked in enumerate((chosen, hostile)[: 1 if hostile is chosen else 2], 1):
         retried = replace(asked, header=replace(asked.header, attempt=attempt))
         answers = answer_all(one, dict.fromkeys(one.stores, message(retried)))
         assert len({(len(a.array_records["sealed"]["vector"].data), tuple(a)) for a in answers.values()}) == 1
@@ -358,7 +358,7 @@ def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trus
             assert parse_sealed(each, vector_length(asked)) is not None
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(
     kind, steps, host, task, plan, policy, history, message
@@ -416,3 +416,69 @@ def test_an_intent_names_the_servers_ledger_the_task_and_the_day(host, task, his
     answer(one, "1", record)
     (intent,) = events(one, "intent")
     assert (intent["server"], intent["task"], intent["day"]) == ("5" * 64, task_digest(record), "2026-03-01")
+
+
+# --- the one-off second moment of profiles (encoder linear)
+
+
+def linear(task, kind, **changes):
+    """A task of a linear encoder: it reads the compact texts."""
+    spec = EncoderSpec(16, 4, ITEMS, "linear")
+    if kind == "update":
+        changes["values"] = np.random.default_rng(1).normal(0, 0.1, spec.size).astype(np.float32)
+    return task(kind, encoder=spec, **changes)
+
+
+def test_a_profile_is_one_release_through_the_one_door(host, task, history, message):
+    """Intent on disk before, charged to everybody alike, one a plan; the second is declined and changes nothing."""
+    one, chosen = host([history(1), history(2, 0, 0)]), linear(task, "profile", round=0)
+    answers = answer_all(one, both(message(chosen)))
+    for each in answers.values():
+        assert parse_sealed(each, (8 + 16) * (8 + 17) // 2).any()  # noise, whatever the history
+    assert spent(one) == {("1", "profile"): 1, ("2", "profile"): 1}
+    assert [e["type"] for e in (line.event for line in read_ledger(one.path))][2:] == [
+        *("intent", "intent"),
+        *("result", "result", "head"),
+    ]
+    assert {e["release"] for e in events(one, "intent")} == {"profile"}
+    again = replace(chosen, header=replace(chosen.header, attempt=2))
+    assert all(map(declined, answer_all(one, both(message(again))).values()))
+    assert spent(one) == {("1", "profile"): 1, ("2", "profile"): 1}
+    assert {e["clause"] for e in events(one, "decline")} == {"profile: all 1 participations are used up"}
+
+
+def test_a_plan_without_a_profile_release_gives_none(host, task, plan, history, message):
+    made = plan(shares={"update": 0.8, "measurement": 0.15, "statistics": 0.05, "profile": 0.0})
+    one = host([history(1)])
+    assert declined(answer(one, "1", message(linear(task, "profile", plan=made))))
+    assert spent(one) == {}
+
+
+def test_what_a_profile_says_is_the_packed_second_moment_of_the_visible_history(
+    host, task, plan, history, message, catalogue
+):
+    from shared.encoder.profile import feature_map, packed, profiles
+
+    chosen, one = linear(task, "profile", plan=plan(epsilon=None)), history(1)
+    sealed = parse_sealed(answer(host([one]), "1", message(chosen)), vector_length(chosen))
+    features = feature_map(catalogue.groups["compact"], np.arange(ITEMS), chosen.prior, chosen.width, chosen.typical)
+    (row,) = packed(profiles(features, [one]))
+    assert sealed / chosen.header.plan.profile.steps == pytest.approx(row, abs=1e-4)
+
+
+def test_an_update_of_the_linear_encoder_is_of_targets_alone(host, task, plan, history, message):
+    chosen = linear(task, "update", plan=plan(epsilon=None))
+    sealed = parse_sealed(answer(host([history(1)]), "1", message(chosen)), ITEMS * 4)
+    assert sealed.any()
+
+
+@pytest.mark.parametrize("kind", ["update", "profile"])
+def test_a_catalogue_without_the_vectors_that_an_encoder_reads_is_a_refusal(
+    kind, host, task, history, message, catalogue
+):
+    groups = {name: rows for name, rows in catalogue.groups.items() if name != "compact"}
+    poor = replace(catalogue, groups=groups)
+    one = host([history(1)])
+    vars(one)["catalogue"] = poor
+    assert declined(answer(one, "1", message(linear(task, kind))))
+    assert spent(one) == {}

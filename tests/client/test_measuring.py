@@ -143,10 +143,12 @@ def test_only_the_held_out_and_wanted_count_as_found(history):
 
 def test_what_is_barred_is_neither_listed_nor_asked_for(catalogue, policy, history):
     one = replace(history(5, 20, 3), kind=np.zeros(20, np.int8))
+    first = ranked_for(catalogue, policy(), [one])[0]
     barred = NOTHING.copy()
-    barred[one.item[one.held_out]] = True
+    barred[[*first[:5], *one.item[one.held_out]]] = True
     ranked = ranked_for(catalogue, policy(), [one], barred=barred)
     assert not set(ranked[0].tolist()) & set(np.flatnonzero(barred).tolist())
+    assert (ranked[0] >= 0).all()  # others move up
     assert not rows_of(ranked, [one], barred=barred)[1].any()  # nothing is left to ask
 
 

@@ -99,7 +99,7 @@ def test_a_share_is_the_noise_of_the_sum_over_the_root_of_the_honest_and_a_third
         assert believed(*noise_of(kind, "distributed", wrong)) < BELIEVED
 
 
-@pytest.mark.parametrize("kind", ["measurement", "statistics"])
+@pytest.mark.parametrize("kind", ["measurement", "statistics", "profile"])
 def test_under_local_trust_a_client_adds_all_of_it(kind, noise_of):
     noise, _ = noise_of(kind, "local")
     assert stats.kstest(noise, "norm").pvalue > BELIEVED

@@ -84,7 +84,9 @@ def naive_change(parameters, items, policy, terms, one, rng):
         inputs = gather(problem, visit)
         vectors = inputs.text @ parts["projection"] + parts["identity"][inputs.bucket]
         bias = parts["bias"][inputs.bucket[:, terms.context :]]
-        learned = Learned(vectors, inputs.behaviour @ parts["behaviour"], bias)
+        traits = inputs.behaviour @ parts["behaviour"]
+        weights = traits / (traits.abs().sum(1, keepdim=True) + 1e-6)
+        learned = Learned(vectors, (weights[:, :, None] * vectors[:, : terms.context]).sum(1), bias)
         losses(terms.loss, logits(policy, learned, inputs), inputs).sum().backward()
         now = (now - terms.learning_rate * flat.grad).detach()
     return now.numpy() - parameters

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from server.job import target_of
+from server.budget import LEAST, MOST, profile_signal
+from server.job import MEAN_RANK, layout_of_reports, target_of
+from server.warm_start import rank_of, width_of
+from shared.encoder.profile import profile_length
 from shared.encoder.spec import EncoderSpec
 from shared.privacy.accounting import epsilon_by_zcdp
 from shared.privacy.calibration import make_plan
 from shared.privacy.clipping import grid_steps
-from shared.privacy.plan import claims
+from shared.privacy.plan import ROUNDED, TAU, claims
+from shared.recall.report import HISTORY_BINS
 from simulations.config import resolve
 
 DOCS = Path(__file__).parents[2] / "docs"
-USERS, ITEMS, TEXT_WIDTH = 943, 1682, 384  # MovieLens 100K and MiniLM
+USERS, ITEMS, TEXT_WIDTH, COMPACT = 943, 1682, 384, 32  # MovieLens 100K, MiniLM, compact text vectors
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +29,18 @@ def config():
 
 
 @pytest.fixture(scope="module")
-def spec(config):
-    return EncoderSpec(TEXT_WIDTH, config.model.rank, min(config.model.buckets, ITEMS))
+def target(config):
+    return target_of(config, USERS, USERS, 1, "simulation")
 
 
 @pytest.fixture(scope="module")
-def plan(config, spec):
-    return make_plan(target_of(config, USERS, USERS, spec.size, "simulation"))
+def spec(target):
+    return EncoderSpec(COMPACT, rank_of(profile_signal(target)), ITEMS, "linear")
+
+
+@pytest.fixture(scope="module")
+def plan(target, spec):
+    return make_plan(replace(target, update_dimension=spec.trained))
 
 
 def page(name: str) -> str:
@@ -52,15 +62,23 @@ def test_the_accounting_example_is_the_default_plan(plan):
     assert f"rho is {rho:.4f}" in page("adr/0004-zcdp-inside-pld-printed.md")
 
 
-def test_the_budget_split_is_the_default(config):
-    privacy = config.privacy
-    updates = 1 - privacy.measurement_share - privacy.statistics_share
-    split = f"{updates:.0%} updates, {privacy.measurement_share:.0%} measurements, {privacy.statistics_share:.0%} popul"
-    assert split.replace("%", " %") in page("privacy.md")
+def test_the_budget_split_is_the_default(config, target):
+    assert config.privacy.measurement_share == "plan"
+    share = {kind: f"{value:.0%}".replace("%", " %") for kind, value in target.shares.items()}
+    text = page("privacy.md")
+    assert f"{share['profile']} profiles, {share['statistics']} statistics" in text
+    assert f"updates get the rest, {share['update']} in the default preset" in text
+    assert f"by default {LEAST * 100:.0f} to {MOST * 100:.0f} % measurements" in text
 
 
-def test_the_sizes_of_the_default_model_are_stated(plan, spec):
-    assert f"{spec.size:,} parameters".replace(",", " ") in page("adr/0006-low-dimensional-adapters.md")
-    assert f"({grid_steps(spec.size):,} for the default model)" in page("privacy.md")
-    draws = plan.update.participations * spec.size + plan.measurement.participations * (3 + spec.buckets) + spec.buckets
+def test_the_sizes_of_the_default_model_are_stated(config, target, plan, spec):
+    mean = EncoderSpec(TEXT_WIDTH, MEAN_RANK, ITEMS)
+    assert f"{mean.size:,} parameters".replace(",", " ") in page("adr/0006-low-dimensional-adapters.md")
+    assert f"({grid_steps(spec.trained):,} for the default model)" in page("privacy.md")
+    assert f"({spec.rank} x {ITEMS:,} at epsilon {plan.epsilon:.0f} instead of" in page("adr/0012-linear-encoder.md")
+    report = layout_of_reports(config, spec.buckets).length
+    profile = profile_length(width_of(profile_signal(target), ITEMS) + COMPACT)
+    draws = plan.update.participations * spec.trained + plan.measurement.participations * report
+    draws += spec.buckets + HISTORY_BINS + profile
     assert f"T d is {draws / 1e6:.1f} million" in page("privacy.md")
+    assert f"eta at most {draws * (TAU + ROUNDED):.0e}" in page("privacy.md")

@@ -49,6 +49,7 @@ def state():
         ),
         orders=({"order": "freeze", "who": "Ada"},),
         activity=(35, 92),
+        peak=0.25,
     )
 
 
@@ -164,10 +165,18 @@ def test_a_file_of_something_else_is_a_sentence(content, tmp_path):
         load_state(tmp_path / "c")
 
 
-def test_moments_of_another_model_are_refused(state, tmp_path):
-    save_state(replace(state, optimizer=OptimizerState(1, np.zeros(8, "f4"), np.zeros(8, "f4"))), tmp_path / "c")
+@pytest.mark.parametrize(("first", "second"), [(10, 10), (8, 9), (9, 8)])
+def test_moments_of_another_model_are_refused(state, tmp_path, first, second):
+    moments = OptimizerState(1, np.zeros(first, "f4"), np.zeros(second, "f4"))
+    save_state(replace(state, optimizer=moments), tmp_path / "c")
     with pytest.raises(RunError, match="moments"):
         load_state(tmp_path / "c")
+
+
+def test_there_may_be_fewer_moments_than_parameters(state, tmp_path):
+    """Not every parameter is trained (encoder linear)."""
+    save_state(replace(state, optimizer=OptimizerState(1, np.ones(4, "f4"), np.zeros(4, "f4"))), tmp_path / "c")
+    assert load_state(tmp_path / "c").optimizer.first.tolist() == [1.0] * 4
 
 
 def test_no_checkpoint_is_a_sentence(tmp_path):

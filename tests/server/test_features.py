@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from server import features
-from server.features import build_catalogue, category_vectors, lexical_vectors, text_vectors, unit_rows
+from server.features import (
+    build_catalogue,
+    category_vectors,
+    compact_vectors,
+    lexical_vectors,
+    text_vectors,
+    unit_rows,
+)
 from shared.errors import DataError
 from shared.recall.quantised import whole_rows
 
@@ -147,17 +154,39 @@ def test_repeated_ids_are_refused():
 
 def test_lexical_vectors_know_shared_words():
     vectors = lexical_vectors(["red pen", "red pencil case", "garden hose", "a pen, red"])
-    assert vectors.shape[1] <= 64
     assert vectors[0] @ vectors[3] > vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
 
 
-def test_a_large_vocabulary_is_reduced_to_64_and_the_same_every_time():
+def test_words_are_exact_while_there_are_few_and_reduced_the_same_every_time_when_there_are_many(monkeypatch):
     generator = np.random.default_rng(0)
     texts = [" ".join(f"w{i}" for i in generator.integers(300, size=6)) for _ in range(200)]
+    exact = lexical_vectors(texts)
+    assert exact.shape == (200, len({word for text in texts for word in text.split()}))
+    np.testing.assert_allclose(lengths(exact), 1.0, atol=1e-6)
+    monkeypatch.setattr(features, "EXACT_WORDS", exact.shape[1] - 1)
+    monkeypatch.setattr(features, "LEXICAL_SIZE", 64)
     vectors = lexical_vectors(texts)
     assert vectors.shape == (200, 64)
     np.testing.assert_allclose(lengths(vectors), 1.0, atol=1e-6)
     np.testing.assert_array_equal(vectors, lexical_vectors(texts))
+
+
+def test_compact_vectors_are_the_leading_directions_of_each_group_half_whitened():
+    generator = np.random.default_rng(0)
+    directions = np.linalg.qr(generator.standard_normal((40, 40)))[0]
+    group = (generator.standard_normal((500, 40)) * 0.8 ** np.arange(40)) @ directions.T
+    vectors = compact_vectors(group.astype(np.float32), group[:, :3].astype(np.float32))
+    assert vectors.shape == (500, 16 + 3)
+    np.testing.assert_allclose(lengths(vectors), 1.0, atol=1e-6)
+    centred = group - group.mean(0)
+    values, found = np.linalg.eigh(centred.T @ centred)
+    first = centred @ found[:, ::-1][:, :16] / values[::-1][:16] ** 0.25
+    ours = vectors[:, :16] / np.linalg.norm(vectors[:, :16], axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs(ours), np.abs(first / lengths(first)[:, None]), atol=1e-4)
+
+
+def test_compact_vectors_of_nothing_are_nothing():
+    assert compact_vectors(np.ones((5, 3), np.float32), np.zeros((5, 1), np.float32)).tolist() == [[0.0]] * 5
 
 
 def test_a_word_said_eight_times_does_not_drown_the_others():

@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from server.job import initial_state, make_job, measured_round
+from server.budget import profile_signal
+from server.job import MEAN_RANK, initial_state, make_job, measured_round, target_of
+from server.warm_start import LARGEST_RANK, rank_of, width_of
 from shared.catalogue import Catalogue
 from shared.config import Config, merged
-from shared.encoder.spec import plain_behaviour, unpack
+from shared.encoder.spec import EncoderSpec, plain_behaviour, unpack
 from shared.errors import ConfigError, PlanError
+from shared.privacy.clipping import grid_steps
 from shared.privacy.plan import claims
 
 NODES = {f"c{n}": n for n in range(1, 21)}
@@ -25,15 +28,19 @@ def config(**changes):
 def job(changed=None, users_per_client=1, users=20, items=30):
     names = tuple(f"i{n}" for n in range(items))
     groups = {"text": np.eye(items, 8, dtype=np.float32), "lexical": np.zeros((items, 0), np.float32)}
-    catalogue = Catalogue(names, names, names, ((),) * items, groups | {"category": np.zeros((items, 0), np.float32)})
+    groups |= {"category": np.zeros((items, 0), np.float32), "compact": np.eye(items, 5, dtype=np.float32)}
+    catalogue = Catalogue(names, names, names, ((),) * items, groups)
     return make_job(
         "run", changed or config(), catalogue, NODES, users_per_client=users_per_client, users=users, kind="simulation"
     )
 
 
-def test_the_sizes_come_from_the_catalogue_and_the_configuration():
-    made = job(config(model={"buckets": 1000}))
-    assert (made.encoder.text_width, made.encoder.rank, made.encoder.buckets) == (8, 4, 30)
+@pytest.mark.parametrize(("encoder", "width"), [("linear", 5), ("mean", 8)])
+def test_the_sizes_come_from_the_catalogue_and_the_configuration(encoder, width):
+    made = job(config(model={"buckets": 1000, "encoder": encoder}))
+    assert made.encoder == EncoderSpec(width, 4, 30, encoder)
+    assert made.public.shape == (30, width)
+    assert made.bucket.tolist() == list(range(30))
     assert job(config(model={"buckets": 7})).encoder.buckets == 7
     assert made.clients == tuple(NODES)
     assert made.items == 30
@@ -109,7 +116,7 @@ def test_a_poisson_cohort_may_have_any_size_and_a_client_be_in_all_of_them():
     made = job(config(**POISSON))
     assert made.plan.sampling == 0.25
     assert made.plan.smallest_cohort == 0
-    assert made.plan.full() == {"update": 10, "measurement": 3, "statistics": 1}
+    assert made.plan.full() == {"update": 10, "measurement": 3, "statistics": 1, "profile": 1}
     assert claims(made.plan).recipients_amplified < claims(made.plan).recipients <= 8.0
     assert job(config(cohort={"size": 5})).plan.sampling is None
 
@@ -140,8 +147,72 @@ def test_a_smallest_cohort_of_nobody_is_for_poisson_alone():
     assert job(config(cohort={"smallest": 0}, privacy={"trust": "local"})).plan.smallest_cohort == 1
 
 
-def test_nothing_is_known_before_the_first_round():
+def test_only_the_linear_encoder_has_a_profile_release_and_what_it_costs_is_the_updates_otherwise():
+    linear, mean = (job(config(model={"encoder": kind})) for kind in ("linear", "mean"))
+    assert (linear.plan.profile.participations, mean.plan.profile.participations) == (1, 0)
+    assert linear.width > 0
+    assert mean.width == 0
+    total = mean.plan.spent(mean.plan.full())
+    assert linear.plan.spent(linear.plan.full()) == pytest.approx(total)
+    share = linear.config.privacy.profile_share
+    assert linear.plan.profile.rho == pytest.approx(share * total, rel=1e-4)
+    assert mean.plan.update.rho - linear.plan.update.rho == pytest.approx(share * total / 10, rel=1e-4)
+
+
+def test_an_update_is_as_large_as_what_is_trained():
     made = job()
+    assert made.encoder.trained == 30 * 4 < made.encoder.size
+    assert made.plan.update.steps == grid_steps(made.encoder.trained)
+    assert len(initial_state(made, np.random.default_rng(0)).optimizer.first) == made.encoder.trained
+
+
+def sized(**privacy):
+    made = job(config(privacy=privacy, model={"rank": "plan", "buckets": 400}), items=400)
+    return made.encoder.rank, made.width
+
+
+def test_the_rank_and_the_profiles_width_grow_with_what_the_noise_leaves():
+    sizes = [sized(epsilon=epsilon) for epsilon in (1.0, 8.0, 64.0)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    assert sized(epsilon="none") == (LARGEST_RANK, 400)
+    assert job(config(model={"rank": "plan", "encoder": "mean"})).encoder.rank == MEAN_RANK
+    assert job(config(model={"rank": 7})).encoder.rank == 7
+
+
+def test_the_rank_follows_from_public_numbers_alone():
+    """Everybody could compute it: nothing of a history is among the arguments."""
+    signal = profile_signal(target_of(config(), 20, 20, 1, "simulation"))
+    assert sized() == (rank_of(signal), width_of(signal, 400))
+
+
+@pytest.mark.parametrize(("encoder", "clip"), [("linear", 0.85), ("mean", 0.5)])
+def test_the_clip_is_the_encoders_unless_it_is_given(encoder, clip):
+    assert job(config(model={"encoder": encoder})).plan.update.clip == clip
+    assert job(config(model={"encoder": encoder}, privacy={"clip": 0.25})).plan.update.clip == 0.25
+
+
+@pytest.mark.parametrize("survivors", [18, 20])
+def test_the_noise_of_an_update_is_that_of_the_sum_in_the_unit_of_parameters(survivors):
+    plan = job().plan
+    shares = plan.update.noise_multiplier * plan.update.clip / math.sqrt(plan.honest)
+    assert job().update_noise(survivors) == pytest.approx(shares * math.sqrt(survivors))
+    central = job(config(privacy={"trust": "central"}))
+    mechanism = central.plan.update
+    assert central.update_noise(survivors) == pytest.approx(mechanism.noise_multiplier * mechanism.clip)
+    assert job(config(privacy={"epsilon": "none"})).update_noise(survivors) == 0.0
+
+
+def test_under_local_trust_each_step_of_each_client_brings_noise_times_the_learning_rate():
+    made = job(
+        config(privacy={"trust": "local"}, policy={"local_iterations": 3}, training={"learning_rate": 0.2}),
+    )
+    step = made.plan.update.noise_multiplier * made.plan.update.clip
+    assert made.update_noise(19) == pytest.approx(0.2 * step * math.sqrt(3 * 19))
+
+
+def test_nothing_is_known_before_the_first_round():
+    made = job(config(model={"encoder": "mean"}))
     state = initial_state(made, np.random.default_rng(0))
     assert state.round == -1
     assert state.used == {}
@@ -150,3 +221,6 @@ def test_nothing_is_known_before_the_first_round():
     assert parts["projection"].any()
     assert not parts["identity"].any()
     assert np.array_equal(parts["behaviour"], plain_behaviour())
+    linear = initial_state(job(), np.random.default_rng(0))
+    assert not linear.parameters.any()
+    assert linear.peak == 0.0

@@ -45,6 +45,7 @@ from shared.proofs import addressed, sign_task, stamp
 from shared.protocol import (
     Header,
     MeasureTask,
+    ProfileTask,
     StatisticsTask,
     TrainingTerms,
     TrainTask,
@@ -328,9 +329,11 @@ def make_task(kind, trust, catalogue, **changes):
     if kind == "statistics":
         return StatisticsTask(header)
     values, prior = initial_parameters(SPEC, np.random.default_rng(5)), np.zeros(ITEMS, np.float32)
+    if kind == "profile":
+        return ProfileTask(header, 3, 4, prior)
     if kind == "measurement":
         return MeasureTask(header, POLICY, (replace(POLICY, version=2),), (2, 4), NO_RULES, values, prior)
-    return TrainTask(header, POLICY, TrainingTerms("softmax", 1.0, 4, 2, 4), values, prior)
+    return TrainTask(header, POLICY, TrainingTerms("softmax", 1.0, 4, 2, 4), NO_RULES, values, prior)
 
 
 def private_key(name):
@@ -385,7 +388,7 @@ class Case:
 
 @pytest.fixture
 def cases(host, catalogue, table):
-    """One of every message to every client: three tasks under local trust, three sessions each under the others."""
+    """One of every message to every client: four tasks under local trust, four sessions each under the others."""
     made: list[Case] = []
 
     def ask(step, messages):
@@ -393,11 +396,11 @@ def cases(host, catalogue, table):
         return client.host.answer_all(host, messages)
 
     for trust in ("distributed", "central"):
-        for kind in ("update", "measurement", "statistics"):
+        for kind in ("update", "measurement", "statistics", "profile"):
             at = table(ask, make_task(kind, trust, catalogue), tuple(host.stores))
             at.play()
             at.total()
-    for kind in ("update", "measurement", "statistics"):
+    for kind in ("update", "measurement", "statistics", "profile"):
         record = addressed(sign_task(task_record(make_task(kind, "local", catalogue)), SERVER, TIP), None)
         made.extend(Case("local", name, record, None) for name in host.stores)
     return made
@@ -543,7 +546,7 @@ def test_every_message_replayed_swapped_or_sent_late_is_refused_or_pays_nothing(
                 sent += 1
     assert sent > 1500
     after = [line.event for line in read_ledger(host.path) if line.event["type"] == "intent"]
-    assert len(after) - before <= 3 * PEOPLE  # the tasks under local trust, once each
+    assert len(after) - before <= 4 * PEOPLE  # the tasks under local trust, once each
     assert {event["run"] for event in after[before:]} <= {"run local"}
 
 

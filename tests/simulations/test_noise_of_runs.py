@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from server import asking, coordinator
+from shared.privacy.plan import RELEASES
 from simulations.run import new_run
 
 
@@ -13,11 +14,11 @@ from simulations.run import new_run
 def seen(tiny, silent, tmp_path, monkeypatch):
     """``seen(*sets)``: of every exchange of a run its kind, the sum as answered, the noise drawn, the sum as used."""
 
-    def spy(name, kind, place):
+    def spy(name, kind, place, steps=1):
         genuine = getattr(coordinator, name)
 
         def call(*args, **more):
-            used.append((kind, args[place].copy()))
+            used.append((kind, np.rint(args[place] * steps).astype(np.int64)))
             return genuine(*args, **more)
 
         monkeypatch.setattr(coordinator, name, call)
@@ -40,6 +41,7 @@ def seen(tiny, silent, tmp_path, monkeypatch):
         monkeypatch.setattr(asking, "asked", asked)
         monkeypatch.setattr(asking, "discrete_gaussian", draw)
         spy("read_statistics", "statistics", 1)
+        spy("with_contexts", "profile", 2, 1 << 16)
         spy("mean_update", "update", 0)
         spy("estimate", "measurement", 1)
         new_run(tiny(*sets), tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
@@ -50,7 +52,7 @@ def seen(tiny, silent, tmp_path, monkeypatch):
 
 def test_under_central_trust_every_sum_carries_the_servers_noise_before_anything_looks_at_it(seen):
     answered, drawn, used = seen("privacy.trust=central")
-    assert {kind for kind, *_ in answered} == {"statistics", "update", "measurement"}
+    assert {kind for kind, *_ in answered} == set(RELEASES)
     assert len(answered) == len(drawn) == len(used)
     for (kind, total, planned, _), (sigma, noise), (purpose, sum_used) in zip(answered, drawn, used, strict=True):
         assert kind == purpose

@@ -166,7 +166,7 @@ def test_a_masked_run_and_an_ideal_one_are_the_same_bit_for_bit(trust, run):
     ideal = run("ideal", f"privacy.trust={trust}")
     assert same(real, ideal)
     assert [(e["round"], e["release"]) for e in real.results()] == [
-        *((0, "statistics"), (1, "update"), (1, "measurement"), (2, "update"), (2, "measurement")),
+        *((0, "statistics"), (0, "profile"), (1, "update"), (1, "measurement"), (2, "update"), (2, "measurement")),
     ]
     assert all(e["survivors"] == USERS and not e["aborted"] and e["why"] == "" for e in real.results())
     assert (steps, {step for _, step, *_ in LossyGrid.log}) == (set(STEPS), {"upload"})
@@ -185,7 +185,7 @@ def test_not_one_word_on_the_wire_is_a_sealed_vector_and_the_ideal_one_shows_the
 
     real = run("real")
     sealed = {e["sealed"] for e in real.clients if e["type"] == "result"}
-    assert len(on_the_wire("masked")) == len(sealed) == 5 * USERS
+    assert len(on_the_wire("masked")) == len(sealed) == 6 * USERS
     assert on_the_wire("masked") & sealed == set()
     assert on_the_wire("sealed") == set()
     run("ideal")
@@ -209,7 +209,7 @@ def test_clients_lost_at_a_step_are_out_of_the_sum_until_they_uploaded(trust, st
         assert not event["aborted"]
     assert all(e["survivors"] == USERS for e in real.results(2))
     # Asked is paid to the server; a client pays when the task itself reaches it.
-    assert real.state.used["3"] == {"statistics": 1, "update": 2, "measurement": 2}
+    assert real.state.used["3"] == {"statistics": 1, "profile": 1, "update": 2, "measurement": 2}
     here = step in ("agree", "reveal") or (step, on) == ("upload", "back")
     assert ("3" in real.intents(1, "update")) == here
     assert left == set()
@@ -219,8 +219,8 @@ def test_different_clients_lost_at_every_step_of_every_release(run):
     real = run("real", lost={step: {2 + n} for n, step in enumerate(STEPS)}, rounds=(0, 1, 2))
     ideal = run("ideal", lost={"upload": {2, 3, 4}}, rounds=(0, 1, 2))
     assert same(real, ideal)
-    assert [e["survivors"] for e in real.results()] == [USERS - 3] * 5
-    assert [e["failed"] for e in real.results()] == [["2", "3", "4"]] * 5
+    assert [e["survivors"] for e in real.results()] == [USERS - 3] * 6
+    assert [e["failed"] for e in real.results()] == [["2", "3", "4"]] * 6
 
 
 def test_twelve_clients_with_a_user_each_and_three_with_four_give_the_same_integers(run):
@@ -315,11 +315,12 @@ def test_three_rounds_without_a_quorum_end_the_run(run):
 def test_messages_of_one_task_are_the_same_objects_for_all_and_answered_as_a_batch(run):
     run("real")
     uploads = [m.content for r, step, _, way, m in LossyGrid.log if (r, step, way) == (0, "upload", "there")]
-    assert len(uploads) == USERS
-    assert all(same_task(one, uploads[0]) for one in uploads)
+    assert len(uploads) == 2 * USERS  # statistics, then profiles
+    for exchange in (uploads[:USERS], uploads[USERS:]):
+        assert all(same_task(one, exchange[0]) for one in exchange)
     for step in ("deal", "agree", "reveal"):
         sent = [m.content for r, s, _, way, m in LossyGrid.log if (r, s, way) == (0, step, "there")]
-        assert len({id(one) for one in sent}) == 1
+        assert len({id(one) for one in sent[:USERS]}) == len({id(one) for one in sent[USERS:]}) == 1
 
 
 def test_no_size_on_the_wire_tells_an_empty_history_from_a_full_one(run, monkeypatch, wire):
@@ -338,12 +339,14 @@ def test_no_size_on_the_wire_tells_an_empty_history_from_a_full_one(run, monkeyp
 
     def shapes():
         """In order, of each message and answer; and summed over clients, by round, step and way."""
-        single, summed = [], Counter()
+        single, summed, before = [], Counter(), Counter()
         for number, step, node, way, message in LossyGrid.log:
             size = len(wire.pack(message.content))
             summed[number, step, way] += size
+            before[number, step, node, way] += 1
             # Who picked whom is drawn anew for every task, and tasks differ with the model: it shows in two places.
-            drawn = number > 0 and (step, way) in {("upload", "there"), ("reveal", "back")}
+            later = number > 0 or before[number, step, node, way] > 1  # all but statistics
+            drawn = later and (step, way) in {("upload", "there"), ("reveal", "back")}
             single.append((number, step, node, way, None if drawn else size))
         return single, summed
 
@@ -352,7 +355,7 @@ def test_no_size_on_the_wire_tells_an_empty_history_from_a_full_one(run, monkeyp
     monkeypatch.setattr(simulations.run, "stores_of", emptied)
     run("real", "policy.controller=static")
     assert shapes() == full
-    assert len(full[0]) == 5 * len(STEPS) * USERS * 2
+    assert len(full[0]) == 6 * len(STEPS) * USERS * 2
 
 
 def test_nothing_piles_up_from_round_to_round(run):

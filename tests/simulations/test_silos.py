@@ -185,3 +185,57 @@ def test_who_has_nothing_visible_or_nothing_held_out_does_not_count():
     vectors, user = np.eye(40, dtype=np.float32), history(np.random.default_rng(0), 40)
     for held_out in (np.zeros(8, bool), np.ones(8, bool)):
         assert text_ranking(vectors, [replace(user, held_out=held_out)])["people"] == 0
+
+
+def test_what_cannot_be_is_refused_before_any_data_is_read(tmp_path, monkeypatch):
+    from simulations import silos as module
+    from simulations.config import resolve
+
+    monkeypatch.setattr(module, "load_world", lambda *_args: pytest.fail("data were read"))
+
+    def compare(config, settings=SETTINGS, epsilon=8.0):
+        return module.compare_silos(
+            config, settings, [None, epsilon], tmp_path, cache=tmp_path, source=None, say=lambda _sentence: None
+        )
+
+    plain = resolve("online-retail")
+    with pytest.raises(ConfigError, match="silos adapt a text model"):
+        compare(resolve("online-retail", sets=['model.text_encoder="none"']))
+    with pytest.raises(PlanError, match="delta"):
+        compare(plain, replace(SETTINGS, delta=0.5))
+    with pytest.raises(PlanError, match="epsilon"):
+        compare(plain, epsilon=1000.0)
+    (tmp_path / "there").write_text("", encoding="utf-8")
+    with pytest.raises(RunError, match="not empty; choose another --out"):
+        compare(plain)
+
+
+def test_a_person_reads_before_and_after_and_what_is_promised(silos, tmp_path):
+    from rich.console import Console
+
+    from simulations.silo_cli import _show
+
+    runs = [run(silos, tmp_path / str(epsilon), epsilon) for epsilon in (None, 8.0)]
+    result = {"preset": "tiny", "silos": 3, "customers": 9, "runs": runs, "folder": "runs/silos-tiny-1"}
+    console = Console(record=True, width=140, highlight=False)
+    _show({**result, "plain": runs[0]["before"]}, console)
+    shown = console.export_text()
+    for part in ("plain text model", "after, no privacy", "after, epsilon 8.00", "No differential privacy", "masks of"):
+        assert part in shown
+    assert "Protected: one user's whole history." in shown
+
+
+def test_every_round_and_every_promise_has_noise_of_its_own(silos, tmp_path, monkeypatch):
+    from simulations import silos as module
+
+    drawn, real = [], module.noise
+
+    def watched(*names):
+        source = real(*names)
+        drawn.append(source.words(4).tobytes())
+        return real(*names)
+
+    monkeypatch.setattr(module, "noise", watched)
+    for epsilon in (4.0, 8.0):
+        run(silos, tmp_path / str(epsilon), epsilon)
+    assert len(drawn) == len(set(drawn)) == 2 * SETTINGS.rounds * SETTINGS.silos

@@ -115,7 +115,7 @@ def test_only_the_text_group_is_read_with_learned_weights():
     unpack(SPEC, flat)["behaviour"][:] = 2.0 * np.arange(BEHAVIOUR_WIDTH)
     items = dict.fromkeys(("text", "lexical"), np.random.default_rng(7).standard_normal((ITEMS, 3)).astype(np.float32))
     padded = pad(histories())
-    groups = user_groups(SPEC, flat, items, padded)
+    groups = user_groups(SPEC, flat, items, items["text"], padded)
     assert np.array_equal(groups["lexical"], user_vectors(plain_behaviour(), items["lexical"], padded))
     assert np.array_equal(groups["text"], user_vectors(unpack(SPEC, flat)["behaviour"], items["text"], padded))
     assert not np.allclose(groups["text"], groups["lexical"])

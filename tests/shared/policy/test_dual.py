@@ -52,8 +52,8 @@ def test_only_what_exceeds_the_noise_is_priced():
 def test_with_nothing_but_noise_no_bucket_is_priced():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        counts = tuple(int(c) for c in np.rint(200 + 300 * rng.standard_normal(ITEMS)))
-        assert decide(sight=a_sight(counts=counts, sigma=300.0)).policy.exposure_prices == ()
+        counts = tuple(int(c) for c in np.rint(200 + 1500 * rng.standard_normal(ITEMS)))
+        assert decide(sight=a_sight(counts=counts, sigma=1500.0)).policy.exposure_prices == ()
 
 
 def test_chance_places_answer_the_constraint_on_coverage_in_the_same_step():

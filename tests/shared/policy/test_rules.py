@@ -113,9 +113,15 @@ def test_a_gap_is_only_reported_until_fairness_gives_it_a_weight():
     assert knobs(drive(GOOD, COVERED, 3, gap=gap)) == []
     steps = drive(GOOD, COVERED, 12, targets=replace(TARGETS, fairness=1.0), gap=gap)
     assert set(knobs(steps)) == {"weight popularity"}
-    assert steps[0].policy.weights["popularity"] == pytest.approx(1.1)
-    assert steps[-1].policy.weights["popularity"] == pytest.approx(2.0)
+    assert steps[0].policy.weights["popularity"] == pytest.approx(1.5)
+    assert steps[-1].policy.weights["popularity"] == pytest.approx(4.0)
     assert "gap 0.100 +- 0.020 between activity groups, weighed 1" in steps[0].reason
+
+
+def test_popularity_comes_in_where_it_is_off():
+    policy = replace(POLICY, features=("text",))
+    steps = drive(GOOD, COVERED, 2, policy, replace(TARGETS, fairness=1.0), gap=Seen(0.10, 0.02))
+    assert knobs(steps) == ["feature popularity", "weight popularity"]
 
 
 def test_a_gap_within_its_noise_moves_nothing():

@@ -6,12 +6,15 @@ import ast
 import importlib
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from server.budget import profile_signal
 from server.job import target_of
+from server.warm_start import rank_of
 from shared.encoder.spec import EncoderSpec
 from shared.privacy import accounting
 from shared.privacy.calibration import make_plan
@@ -166,8 +169,9 @@ def test_a_constant_of_the_page_is_the_one_in_the_code(name, value, module):
 
 def test_the_page_shows_what_the_default_plan_claims():
     config = resolve("ml-100k")
-    sizes = EncoderSpec(384, config.model.rank, min(config.model.buckets, 1682))  # MiniLM, MovieLens 100K
-    plan = make_plan(target_of(config, 943, 943, sizes.size, "simulation"))
+    target = target_of(config, 943, 943, 1, "simulation")  # MovieLens 100K
+    sizes = EncoderSpec(32, rank_of(profile_signal(target)), 1682, "linear")
+    plan = make_plan(replace(target, update_dimension=sizes.trained))
     shown = PAGE.partition("<!-- claims: begin -->")[2].partition("<!-- claims: end -->")[0].split("\n- ")
     assert [line.strip() for line in shown[1:]] == sentences(plan, claims(plan))
 

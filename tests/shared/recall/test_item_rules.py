@@ -67,6 +67,12 @@ def test_rules_come_back_from_json(rules):
     assert rules_from_dict(json.loads(json.dumps(rules_to_dict(rules)))) == rules
 
 
+def test_of_two_age_limits_the_stricter_holds_whoever_set_it():
+    for one, other in ((16, 18), (18, 16)):
+        both = joined(ItemRules(min_age={"i2": one}), ItemRules(min_age={"i2": other}))
+        assert both.min_age == {"i2": 18}
+
+
 def test_a_rule_for_no_item_is_found_out():
     assert unknown(ItemRules(("i1", "x"), ("y",), {"i2": 3, "x": 4}), IDS) == ("x", "y")
 
