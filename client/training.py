@@ -9,7 +9,7 @@ noise here, at every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -114,26 +114,32 @@ def fit_locally_private(
     Returns:
         (trained,) float32, the private change of the parameters, *summed* over units.
     """
-    if spec.kind == "linear":
-        module = decoder_of(spec, parameters)
-        shown = list(examples(spec, parameters, items, histories, barred))
-        passes = [[partial(backward, module, z, x, free, 1.0) for _, z, x, free in shown]] * policy.local_iterations
-    else:
-        problem, encoder = Problem(spec, items, policy, training), HistoryEncoder(spec, parameters)
-        module = GradSampleModule(encoder, loss_reduction="sum")
-        chunks = list(_chunks(histories, rngs, barred))
-        passes = [[partial(_fresh, problem, module, encoder, people) for people in chunks]] * policy.local_iterations
+    module, visits = _visits(Problem(spec, items, policy, training), parameters, (histories, rngs, barred))
     optimizer = _PrivateSgd(module, training.learning_rate, clip, noise_multiplier, noise)
-    for steps in passes:
-        for number, leave_gradients in enumerate(steps, 1):
+    for _ in range(policy.local_iterations):
+        for number, leave_gradients in enumerate(visits, 1):
             leave_gradients()
-            optimizer.signal_skip_step(do_skip=number < len(steps))
+            optimizer.signal_skip_step(do_skip=number < len(visits))
             optimizer.step()
             optimizer.zero_grad()
     after = [p.detach() for p in module.parameters()]
     # Targets lie in torch as in the flat vector; the layers of a two-tower encoder do not.
     flat = after[0].numpy().ravel() if spec.kind == "linear" else flatten(after, 0)
     return np.asarray(flat - parameters[-spec.trained :], np.float32)
+
+
+def _visits(
+    problem: Problem, parameters: Floats, everybody: _People
+) -> tuple[GradSampleModule, list[Callable[[], None]]]:
+    """A model, and what leaves in it the gradients of one chunk of people after another; at least one chunk."""
+    spec, (histories, _, barred) = problem.spec, everybody
+    if spec.kind == "linear":
+        module = decoder_of(spec, parameters)
+        shown = examples(spec, parameters, problem.items, histories, barred)
+        return module, [partial(backward, module, z, x, free, 1.0) for _, z, x, free in shown]
+    encoder = HistoryEncoder(spec, parameters)
+    module = GradSampleModule(encoder, loss_reduction="sum")
+    return module, [partial(_fresh, problem, module, encoder, people) for people in _chunks(*everybody)]
 
 
 class _PrivateSgd(DPOptimizer):  # type: ignore[misc]

@@ -51,7 +51,7 @@ Each is refused before anything starts, with a sentence that names the key:
   `cohort.smallest = 0` and a `cohort.size` below the number of clients; [privacy](privacy.md#cohorts-drawn-by-coins)
   says why.
 - `privacy.measurement_share = 0` is refused while measurements are scheduled: they would leave without noise.
-- `privacy.measurement_share + privacy.statistics_share + privacy.profile_share` must leave something for updates: below 1 together.
+- `privacy.measurement_share`, `statistics_share` and `profile_share` leave something for updates: below 1 together.
 - `privacy.participations = "rounds"` means: as often as the schedule asks a client, `ceil(rounds * cohort / clients)`.
 - `cohort.size` lies between 1 and the number of clients.
 - `policy.weights` and `policy.similarity` name every feature group (similarity: all but `popularity`).

@@ -35,7 +35,7 @@ SMOOTH, ROUGH = 0.03, 0.01  # penalties on squared curvature, of the estimate an
 RIDGE: Final = 1e-3  # on the coefficients, so that a step exists where the likelihood is flat
 PASSES: Final = 60  # Newton steps at most
 # What the bootstrap's errors are multiplied by: the curve drawn from is rougher near m than real ones, and smoother in
-# its tail. Found on MovieLens lists, held on others: docs/measurement.md.
+# its tail. Found on MovieLens lists, checked on others: docs/measurement.md.
 SCALE: Final = (0.95, 1.1, 1.15)
 
 Vector = NDArray[np.float64]

@@ -77,7 +77,7 @@ def learn(
     shares = known.shares()[:, None].astype(np.float64)
     # The noise of the mechanism, averaged over rounds; and that of people: who happens to be here.
     spread = (rank * noise) ** 2 * squares / weights**2 + shares * rank / (math.sqrt(known.typical) * people)
-    target[:] = shrunk(found, spread, shares / shares.max(), text.astype(np.float64))
+    target[:] = shrunk(found, spread, known.popularity()[:, None], text.astype(np.float64))
     return flat, OptimizerState(step, first, state.second)
 
 

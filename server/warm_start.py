@@ -34,9 +34,13 @@ class Known:
     peak: float
     typical: int
 
+    def popularity(self) -> NDArray[np.float64]:
+        """(buckets,) over that of the most popular, above 0 to 1; known also where the peak is not."""
+        return np.asarray(np.exp(np.asarray(self.prior, np.float64) - self.prior.max()), np.float64)
+
     def shares(self) -> Floats:
         """(buckets,) mean entry of every bucket."""
-        return np.asarray(self.peak * np.exp(np.asarray(self.prior, np.float64) - self.prior.max()), np.float32)
+        return np.asarray(self.peak * self.popularity(), np.float32)
 
 
 def signal_of(people: float, sigma: float) -> float:
@@ -100,5 +104,5 @@ def with_contexts(
     parts["projection"][:, 1 : 1 + found] = projection
     parts["context"][:, 1 : 1 + found] = context
     # Popularity is a direction of its own, of mean one.
-    parts["context"][chosen, 0] = direction[:width] / np.linalg.norm(known.shares()[chosen])
+    parts["context"][chosen, 0] = direction[:width] / (np.linalg.norm(known.shares()[chosen]) or 1.0)
     return flat

@@ -19,7 +19,7 @@ from shared.policy.recall_policy import GROUPS, RecallPolicy, Similarity
 from shared.recall.item_rules import ItemRules, rules_from_dict
 from shared.recall.report import LARGEST_SHADOWS
 
-WEIGHTS: Final[Mapping[str, float]] = {"text": 10.0, "lexical": 10.0, "category": 1.0, "popularity": 1.0}
+WEIGHTS: Final[Mapping[str, float]] = {"text": 10.0, "lexical": 5.0, "category": 1.0, "popularity": 1.0}
 SIMILARITY: Final[Mapping[str, Similarity]] = {"text": "dot", "lexical": "cosine", "category": "cosine"}
 
 
@@ -43,7 +43,8 @@ class Privacy(Section):
     )
     collusion: float = Field(0.1, ge=0, lt=1, description="share of the smallest cohort that may collude")
     clip: Annotated[float, Field(gt=0, le=1000)] | Literal["plan"] = Field(
-        "plan", description='largest L2 norm of one unit\'s update; "plan" = 0.85 for encoder linear, 0.5 for mean'
+        "plan",
+        description='largest L2 norm of one unit\'s update; "plan" = 0.85 for encoder linear, 0.5 for the others',
     )
     measurement_share: Annotated[float, Field(ge=0, lt=1)] | Literal["plan"] = Field(
         "plan",

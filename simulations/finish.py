@@ -52,8 +52,8 @@ def finish(
     in ``checkpoint.safetensors`` and ``best.safetensors``.
 
     The test items are used here, once, with train and validation items masked, in two readings of the same model: what
-    a device recommends that reads all its rows, and, as published numbers have it, train rows only. Times: rounds as ``rounds.jsonl`` has
-    them, whichever process ran them; loading and this function as they took here.
+    a device recommends that reads all its rows, and, as published numbers have it, train rows only. Times: rounds as
+    ``rounds.jsonl`` has them, whichever process ran them; loading and this function as they took here.
     """
     began = time.monotonic()
     model = model_of(ending.model, job)

@@ -2,8 +2,8 @@
 
 Types of event: ``plan`` (the first line of a server's ledger: kind, plan, public key) or ``opened`` (of a client's:
 public key alone; its plans follow, one a run), ``intent`` (before anything is drawn or sent), ``result``, ``decline``,
-``decision``, ``order``, ``head`` (closes a round: its number and the chain so far, signed). Many lines, one sync. What stands
-after the last head is chained, not signed. The signed head is also handed out, as a receipt.
+``decision``, ``order``, ``head`` (closes a round: its number and the chain so far, signed). Many lines, one sync. What
+stands after the last head is chained, not signed. The signed head is also handed out, as a receipt.
 
 A seeded simulation that was killed replays its rounds: a line that is appended again with the same bytes is recognised
 and charged once. Without a seed nothing is recognised: a retried round is a new intent and a new charge.

@@ -625,3 +625,18 @@ def test_a_seat_in_another_phase_cannot_be_made_up_from_the_invitation(masking, 
     one.seats["1"] = early
     assert is_declined(answer(one, "1", at.messages("upload")["1"]))
     assert client.host.answer is answer
+
+
+@pytest.mark.parametrize("used_up", [False, True])
+def test_a_task_without_a_mask_ends_the_session(used_up, masking, session, task, plan, message):
+    """Whether it is answered or declined."""
+    one = masking()
+    plain = task("statistics", plan=plan(trust="local"), run="another")
+    if used_up:
+        answer_all(one, dict.fromkeys(one.stores, message(plain)))
+        plain = replace(plain, header=replace(plain.header, attempt=2))
+    session(one).play("deal")
+    assert set(one.seats) == set(one.stores)
+    answers = answer_all(one, dict.fromkeys(one.stores, message(plain)))
+    assert {is_declined(each) for each in answers.values()} == {used_up}
+    assert one.seats == {}

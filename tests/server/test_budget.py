@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.budget import ERROR, HOPELESS, LEAST, MOST, measurement_share, measuring, recall_spread
+from server.budget import ERROR, HOPELESS, LEAST, MOST, measurement_share, measuring, profile_signal, recall_spread
 from shared.privacy.calibration import make_plan
 from shared.privacy.plan import RELEASES, Target
 from shared.recall.report import ReportLayout, smallest_exposure
@@ -120,3 +120,29 @@ def test_the_sentence_says_where_exposures_drown():
     made = planned(target(epsilon=1.0), 0.05)
     assert "exposures drown in noise: that takes" in measuring(made, LAYOUT, 943)
     assert math.isfinite(float(made.measurement.noise_multiplier))
+
+
+# --- what the noise leaves of the profiles: the encoder's sizes follow from it
+
+PROFILE = {"update": 0.6, "measurement": 0.1, "statistics": 0.0, "profile": 0.3}
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central", "local"])
+@pytest.mark.parametrize("users", [943, 9430])
+def test_the_signal_of_profiles_is_people_over_the_noise_in_the_sum_of_the_smallest_cohort(trust, users):
+    aim = target(trust=trust, shares=PROFILE, users=users)
+    made = make_plan(aim)
+    sigma = made.sum_sigma("profile", 849) / made.profile.steps
+    assert profile_signal(aim) == pytest.approx(849 * users / 943 / sigma, rel=1e-4)
+
+
+def test_under_unit_interaction_a_profile_bears_twice_the_noise():
+    user, event = (target(trust="local", shares=PROFILE, unit=unit) for unit in ("user", "interaction"))
+    assert profile_signal(event) == pytest.approx(profile_signal(user) / 2)
+
+
+def test_without_noise_the_signal_is_infinite_and_without_a_release_there_is_none():
+    assert math.isinf(profile_signal(target(epsilon=None, shares=PROFILE)))
+    assert profile_signal(target(shares={**PROFILE, "profile": 0.0})) == 0.0
+    for absurd in ({"epsilon": -3.0}, {"epsilon": 1e9}, {"delta": 0.0}):  # refused elsewhere, with its sentence
+        assert profile_signal(target(shares=PROFILE, **absurd)) == 0.0

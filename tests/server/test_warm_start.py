@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -187,6 +187,12 @@ def test_any_noise_and_any_rank_give_finite_contexts(world, rank, scale):
     """A sum of noise alone, of nothing, or with no direction above it."""
     moment = scale * np.random.default_rng(4).standard_normal(profile_length(COUNT))
     flat, _ = world.contexts(moment, EncoderSpec(TEXT, rank, BUCKETS, "linear"))
+    assert np.isfinite(flat).all()
+
+
+def test_where_the_noise_hides_even_the_most_popular_item_contexts_are_finite(world):
+    lost = replace(world, known=replace(world.known, peak=0.0))
+    flat, _ = lost.contexts(world.moment)
     assert np.isfinite(flat).all()
 
 

@@ -80,6 +80,8 @@ CHOICES = {
     "privacy.trust": ("local", "distributed", "central"),
     "cohort.sampling": ("fixed", "poisson"),
     "model.encoder": ("linear", "mean"),
+    "model.adaptation": ("none", "whiten", "contrastive"),
+    "model.vectors": ("float32", "int8"),
     "training.loss": ("softmax", "bpr", "squared"),
     "training.server_optimizer": ("fedavg", "fedadam", "fedadagrad"),
     "policy.controller": ("rules", "dual", "shadow", "static"),

@@ -38,7 +38,12 @@ LAST = (SERVER_LEDGER, CLIENT_LEDGER, CHECKPOINT, "best.safetensors", "model.saf
 SILENT = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
 SETS = ["rounds=2", "model.text_encoder=none", "model.rank=2", "policy.measure_every=1", "training.context=4"]
 SETS += ["training.targets=2", "training.negatives=4", "privacy.delta=1e-3", "policy.k=10", "policy.depth=12"]
-SETS += ["cohort.deadline=20", "privacy.epsilon=60", "privacy.measurement_share=0.6"]  # so that recall can be told
+SETS += [
+    "cohort.deadline=20",
+    "privacy.epsilon=60",
+    "privacy.measurement_share=0.6",
+    "privacy.profile_share=0.1",
+]  # so that recall can be told
 
 
 @dataclass
@@ -163,7 +168,7 @@ class Walk:
 
 def quick_finish(config, folder, world, job, ending, *, loading_seconds):
     """The end without its yardsticks and charts: the model, the spend, and the mark that the run has ended."""
-    write_model(folder / "model.safetensors", job, model_of(ending.model), world)
+    write_model(folder / "model.safetensors", model_of(ending.model, job), world.catalogue)
     summary = {"stopped": ending.stopped, "rounds_done": ending.rounds_done, "model": ending.to_dict()}
     (folder / "summary.json").write_text(json.dumps(summary))
     (folder / "report.html").write_text("ended")
