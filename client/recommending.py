@@ -34,7 +34,6 @@ class Shelf:
         catalogue: what can be recommended.
         items: feature group -> (items, width); "text" holds the learned item vectors.
         context: (items, rank) what an item adds to the vector of a user who has it.
-        context: (items, rank) what each item adds to a user who has it.
         prior: (buckets,) log private popularity.
         bucket: (items,) row of each item in per-item vectors.
         popularity: (items,) log private popularity, plus the learned bias of an encoder that has one.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
 Adaptation = Literal["none", "whiten", "contrastive"]
-ADAPTATIONS: Final[tuple[Adaptation, ...]] = get_args(Adaptation)
 STRENGTH: Final = 0.5  # half way: variances become their square roots
 _SMALLEST: Final = 1e-6  # of the largest variance; below, a direction holds rounding errors
 

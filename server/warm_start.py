@@ -43,11 +43,6 @@ class Known:
         return np.asarray(self.peak * self.popularity(), np.float32)
 
 
-def signal_of(people: float, sigma: float) -> float:
-    """People over the standard deviation of the noise in a sum of rows of length one; infinite without noise."""
-    return people / sigma if sigma > 0 else math.inf
-
-
 def rank_of(signal: float) -> int:
     """Directions worth their noise, popularity included: a little more than the cube root of the signal.
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.warm_start import LARGEST_RANK, LARGEST_WIDTH, Known, rank_of, signal_of, width_of, with_contexts
+from server.warm_start import LARGEST_RANK, LARGEST_WIDTH, Known, rank_of, width_of, with_contexts
 from shared.encoder.encode import context_vectors, pad, user_vectors
 from shared.encoder.profile import feature_map, packed, popular, popularity_direction, profile_length, profiles
 from shared.encoder.spec import EncoderSpec, plain_behaviour, unpack
@@ -197,11 +197,6 @@ def test_where_the_noise_hides_even_the_most_popular_item_contexts_are_finite(wo
 
 
 # --- public sizes
-
-
-def test_signal_is_people_over_noise():
-    assert signal_of(600.0, 3.0) == 200.0
-    assert math.isinf(signal_of(600.0, 0.0))
 
 
 signals = st.floats(0, 1e9)

@@ -285,7 +285,7 @@ def test_a_parser_raises_protocol_errors_and_nothing_else(kind, way, value):
     for step in way:
         names = sorted(place)
         name = names[step % len(names)]
-        if not isinstance(place[name], dict):
+        if not isinstance(place[name], dict) or not place[name]:
             break
         place = place[name]
     names = sorted(place)

@@ -25,8 +25,8 @@ def run(tmp_path):
 
 def test_without_privacy_recall_is_worth_having(run):
     summary = run("--set", "privacy.epsilon=none")
-    assert summary["test"]["ndcg@10"] >= 0.25
-    assert summary["test"]["recall@20"] >= 0.33
+    assert summary["test_reading_train"]["ndcg@10"] >= 0.30
+    assert summary["test_reading_train"]["recall@20"] >= 0.38
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -34,21 +34,20 @@ def test_at_epsilon_8_against_everybody_everything_released_counted(run, seed):
     summary = run("--seed", str(seed))
     assert (summary["unit"], summary["trust"], summary["delta"]) == ("user", "distributed", 1e-5)
     assert summary["epsilon_claims"]["everyone"] <= 8.0
-    assert summary["test"]["ndcg@10"] >= 0.20
-    assert summary["test"]["recall@20"] >= 0.26
+    assert summary["test_reading_train"]["ndcg@10"] >= 0.25
+    assert summary["test_reading_train"]["recall@20"] >= 0.31
 
 
-def test_943_clients_with_a_user_each_and_two_with_472_send_the_same_integers_under_masks(run, tmp_path):
+def test_943_clients_with_a_user_each_and_23_with_41_send_the_same_integers_under_masks(run, tmp_path):
     sums = {}
-    for users in (1, 472):
+    for users in (1, 41):
         sets = ["rounds=1", "privacy.epsilon=none", "secure_aggregation=real", f"users_per_client={users}"]
         run(*[part for pair in sets for part in ("--set", pair)], name=str(users))
         events = [line.event for line in read_ledger(tmp_path / str(users) / "ledger.jsonl")]
         results = {event["release"]: event for event in events if event["type"] == "result"}
         assert not any(event["aborted"] for event in results.values())
-        # The measurement is of a model that was averaged over 943 users, or over 944 in two clients of at most 472.
-        sums[users] = [results[kind]["sum"] for kind in ("statistics", "update")]
-    assert sums[1] == sums[472]
+        sums[users] = [results[kind]["sum"] for kind in ("statistics", "profile", "update", "measurement")]
+    assert sums[1] == sums[41]
 
 
 def test_masks_change_nothing_but_the_time(run, tmp_path):
