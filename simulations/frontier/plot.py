@@ -158,9 +158,10 @@ def _line(axes: Any, line: Line, left: float, right: float) -> None:  # noqa: AN
     if line.flat:
         axes.plot([left - 0.2, right + 0.15], [line.y[0]] * 2, color=style.colour, linestyle=style.dash, linewidth=1.2)
         return
+    # The mean of equal numbers may lie a rounding error beside them.
     whiskers = [
-        [mean - low for mean, low in zip(line.y, line.low, strict=True)],
-        [high - mean for mean, high in zip(line.y, line.high, strict=True)],
+        [max(0.0, mean - low) for mean, low in zip(line.y, line.low, strict=True)],
+        [max(0.0, high - mean) for mean, high in zip(line.y, line.high, strict=True)],
     ]
     axes.errorbar(
         line.x,
