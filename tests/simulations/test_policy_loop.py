@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -119,7 +120,9 @@ def test_with_ten_times_the_noise_it_stands_still(run):
     fine = decisions(run(0))[0]
     coarse, made = decisions(run(0, "privacy.measurement_share=0.0012"))
     widths = [
-        [e["sight"]["recall"]["half_width"] for e in events if e["type"] == "decision"] for events in (fine, coarse)
+        # What cannot be told at all has no bar that is too wide.
+        [(e["sight"]["recall"] or {"half_width": math.inf})["half_width"] for e in events if e["type"] == "decision"]
+        for events in (fine, coarse)
     ]
-    assert min(widths[1]) > 5 * max(widths[0])
+    assert min(widths[1]) > 8 * max(widths[0])
     assert set(made) == {"hold"}
