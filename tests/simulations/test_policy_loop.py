@@ -124,5 +124,5 @@ def test_with_ten_times_the_noise_it_stands_still(run):
         [(e["sight"]["recall"] or {"half_width": math.inf})["half_width"] for e in events if e["type"] == "decision"]
         for events in (fine, coarse)
     ]
-    assert min(widths[1]) > 8 * max(widths[0])
+    assert min(widths[1]) > 5 * max(widths[0])  # about ten; the estimated number of users moves a bar, too
     assert set(made) == {"hold"}
