@@ -77,7 +77,7 @@ class Consent(Section):
         description="key of a registrar that must have signed who is in a sum, 64 hex digits; none = no such demand",
     )
     features: tuple[Literal["text", "lexical", "category", "popularity"], ...] = Field(
-        GROUPS, description="feature groups that a task may switch on"
+        GROUPS, description="feature groups that a task may switch on, be it in a policy that it only scores"
     )
     behaviour: tuple[Literal["view", "purchase", "rating", "dwell", "not_interested"], ...] = Field(
         KINDS, description="kinds of behaviour that may be used; others are left out here, and nobody hears of it"

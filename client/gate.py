@@ -42,7 +42,7 @@ class Request:
         run, round, attempt: which task.
         plan: the plan that the task names.
         catalogue: catalogue version that the task names.
-        features: feature groups that the task's policy switches on.
+        features: feature groups that the task's policy, or one of its shadows, switches on.
         server: who signed the task.
         digest: SHA-256 of the task.
         length: length of the vector that answers it.

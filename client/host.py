@@ -174,13 +174,12 @@ def released(
         FedrecallError: the message is no task of a server for this catalogue; nobody was charged.
     """
     record = next(iter(asked.values()))
-    features = task.policy.features if isinstance(task, TrainTask | MeasureTask) else ()
     request = _request(
         release_of(task),
         task.header,
         task_digest(record),
         parse_signature(record),
-        features=features,
+        features=_features(task),
         length=vector_length(task),
     )
     _check(host, task)
@@ -326,6 +325,13 @@ def _request(
         length=length,
         private=kind == "update" and header.plan.trust == "local",
     )
+
+
+def _features(task: Task) -> tuple[str, ...]:
+    """The feature groups that a task switches on: in its policy, and in those it only scores, here, all the same."""
+    policies = [task.policy] if isinstance(task, TrainTask | MeasureTask) else []
+    policies += task.shadows if isinstance(task, MeasureTask) else ()
+    return tuple(dict.fromkeys(group for policy in policies for group in policy.features))
 
 
 def _last_receipts(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, LastReceipt]:

@@ -73,12 +73,14 @@ def lists(
     for start in range(0, len(histories), CHUNK):
         part = histories[start : start + CHUNK]
         users = user_groups(spec, parameters, items, context, pad(part, visible=reads or visible))
-        excluded = np.zeros((len(part), len(bucket)), bool)
+        excluded, seen = np.zeros((len(part), len(bucket)), bool), np.zeros(len(part), np.int64)
         for row, history in enumerate(part):
+            known = history.item if visible == "all" else history.item[~history.held_out]
+            seen[row] = len(np.unique(known))  # what item rules bar was not seen
             excluded[row] = barred[start + row]
-            excluded[row, history.item if visible == "all" else history.item[~history.held_out]] = True
+            excluded[row, known] = True
         total = scores(policy, users, items, popularity)
-        yield recommend(policy, total, excluded, price, groups["text"], rngs[start : start + CHUNK])
+        yield recommend(policy, total, excluded, seen, price, groups["text"], rngs[start : start + CHUNK])
 
 
 def measurement_rows(

@@ -149,11 +149,12 @@ def shown_to(
     parts = parts_of(shelf, policy, users, personal)
     excluded = barred(shelf.rules, shelf.catalogue.ids, age)
     excluded[history.item] = True
+    seen = np.array([len(np.unique(history.item))])
     total = summed(parts, (1, len(shelf.catalogue)))
     price = item_prices(policy, shelf.prior, shelf.bucket)
 
     def ranked(how: RecallPolicy) -> NDArray[np.int64]:
-        (only,) = recommend(how, total, excluded[None], price, shelf.catalogue.groups["text"], [rng])
+        (only,) = recommend(how, total, excluded[None], seen, price, shelf.catalogue.groups["text"], [rng])
         return np.asarray(only, np.int64)
 
     listed = ranked(policy)

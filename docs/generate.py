@@ -50,6 +50,8 @@ Each is refused before anything starts, with a sentence that names the key:
 - `cohort.sampling = "poisson"` needs `privacy.trust = "central"`, `privacy.participations = "rounds"`,
   `cohort.smallest = 0` and a `cohort.size` below the number of clients; [privacy](privacy.md#cohorts-drawn-by-coins)
   says why.
+- `model.encoder = "linear"` needs `privacy.statistics_share` and `privacy.profile_share` above 0.
+- `model.adaptation = "contrastive"` needs a `model.text_encoder`, not "none".
 - `privacy.measurement_share = 0` is refused while measurements are scheduled: they would leave without noise.
 - `privacy.measurement_share`, `statistics_share` and `profile_share` leave something for updates: below 1 together.
 - `privacy.participations = "rounds"` means: as often as the schedule asks a client, `ceil(rounds * cohort / clients)`.
@@ -77,7 +79,7 @@ Progress goes to standard error, results to standard output; `--json` prints JSO
 | 0 | done |
 | 1 | a bug: a traceback is shown; please report it |
 | 2 | bad input, data or configuration; one sentence says what and what would be right |
-| 5 | no quorum: too few clients answered in three rounds in a row; what was finished is kept |
+| 5 | no quorum: too few clients answered in three rounds in a row, or in round 0; what was finished is kept |
 | 130 | interrupted; `fedrecall-sim resume DIR` goes on |
 """
 

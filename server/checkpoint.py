@@ -27,7 +27,7 @@ from shared.policy.sight import Seen
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import RELEASES, Claims, PrivacyPlan, Release, claims
 
-Stopped = Literal["finished", "budget exhausted", "no quorum"]
+Stopped = Literal["finished", "budget exhausted", "no quorum", "no contexts"]
 Used = dict[str, dict[Release, int]]  # client -> kind -> intents that the server knows of
 
 

@@ -24,6 +24,7 @@ from server.posterior import given_out, known_of, learn
 from server.rows import Row, epsilon_so_far, traffic, write_row
 from server.statistics import read_statistics
 from server.warm_start import with_contexts
+from shared.encoder.spec import unpack
 from shared.policy.control import Decided, neighbour_knobs, neighbours
 from shared.policy.memory import Step
 from shared.policy.orders import Proposal
@@ -43,7 +44,7 @@ PATIENCE: Final = 3  # rounds in a row without a quorum before a run ends
 
 
 def run_rounds(job: Job, desk: Desk, state: State) -> Ending:
-    """From a state to the end of the run: finished, budget exhausted, or nobody answers.
+    """From a state to the end of the run: finished, budget exhausted, nobody answers, no contexts to read histories by.
 
     The end is the ledger's last line, once: a run that is resumed after it rests there.
     """
@@ -69,23 +70,32 @@ def _stopped(job: Job, state: State) -> Stopped | None:
         return "no quorum"
     if state.round >= job.config.rounds:
         return "finished"
+    if job.encoder.kind == "linear" and not unpack(job.encoder, state.parameters)["context"].any():
+        return "no contexts"  # every vector would be zero: updates would be paid for, and teach nothing
     return None if can_answer(job, state, "update") else "budget exhausted"
 
 
 def popularity_round(job: Job, desk: Desk, state: State) -> State:
-    """Round 0: the one-off private statistics: popularity, a strong prior that costs little, and activity groups."""
-    if not can_answer(job, state, "statistics"):
-        # None planned; or paid for by a try that was interrupted, and lost with it.
-        return replace(state, round=0)
-    task = StatisticsTask(_header(job, desk, 0, "statistics"))
-    state, answers = ask(job, desk, state, task)
-    if answers.enough:
-        said = read_statistics(job.plan, answers.total, len(answers.survivors))
-        prior, peak = log_popularity(said.popularity, 1, said.noise), float(said.popularity.max())
-        state = replace(state, prior=prior, peak=max(0.0, peak) / _units(job, answers), activity=said.activity)
+    """Round 0: the one-off private statistics, and what is read with their help: a prior, activity groups, contexts."""
+    # Not planned; or paid for by a try that was interrupted, before or after its checkpoint.
+    if can_answer(job, state, "statistics"):
+        state = statistics_exchange(job, desk, state)
+    if state.prior.any() or state.peak > 0:
         state = profile_exchange(job, desk, state)
     desk.ledger.append([], head=0)
     return _close(desk, replace(state, round=0))
+
+
+def statistics_exchange(job: Job, desk: Desk, state: State) -> State:
+    """Round 0, first half: popularity, a strong prior that costs little, and activity groups."""
+    state, answers = ask(job, desk, state, StatisticsTask(_header(job, desk, 0, "statistics")))
+    if not answers.enough:
+        return state
+    said = read_statistics(job.plan, answers.total, len(answers.survivors))
+    prior, peak = log_popularity(said.popularity, 1, said.noise), float(said.popularity.max())
+    state = replace(state, prior=prior, peak=max(0.0, peak) / _units(job, answers), activity=said.activity)
+    # They are asked for once: a kill while profiles are summed must not lose them.
+    return _close(desk, state)
 
 
 def profile_exchange(job: Job, desk: Desk, state: State) -> State:

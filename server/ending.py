@@ -106,6 +106,8 @@ def conclude(state: State, stopped: Stopped, folder: Path) -> Ending:
     chosen: Chosen = "last"
     if stopped == "finished":
         why = "the run did all its rounds"
+    elif stopped == "no contexts":
+        why = "the one-off statistics or profile did not come, so there are no contexts to read histories by"
     elif best is None:
         why = "no round could be measured before the run ended"
     else:

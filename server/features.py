@@ -68,12 +68,17 @@ def build_catalogue(
         vectors: "int8" rounds all groups to what bytes can hold, so that the catalogue's file, what devices load and
             what they score are a quarter as large, and everybody computes with the same numbers.
         cache: folder in which text vectors are kept by hash of texts and model; None keeps nothing.
-        progress: called with (items done, items) after each batch.
+        progress: called with (items done, items) after each batch; with "contrastive" every item counts twice, once
+            while the model learns and once while it is read.
 
     Raises:
         FetchError: the model cannot be loaded.
         DataError: the arguments do not fit together.
     """
+    if model == NO_MODEL and adaptation == "contrastive":
+        raise DataError(
+            f'model.adaptation "contrastive" needs a text encoder to adapt; model.text_encoder is "{NO_MODEL}"'
+        )
     lexical = lexical_vectors(texts)
     if model == NO_MODEL:
         text = lexical.copy()
@@ -218,4 +223,10 @@ def _fresh_text_vectors(
 ) -> NDArray[np.float32]:
     if not contrastive:
         return text_vectors(texts, model, progress=tell)
-    return read_texts(texts, *contrastive_encoder(texts, model), progress=tell)
+    if tell is None:
+        return read_texts(texts, *contrastive_encoder(texts, model))
+    count = sum(1 for text in texts if text.strip())
+    tokenizer, encoder = contrastive_encoder(
+        texts, model, progress=lambda step, steps: tell(count * step // steps, 2 * count)
+    )
+    return read_texts(texts, tokenizer, encoder, progress=lambda done, _all: tell(count + done, 2 * count))

@@ -114,7 +114,9 @@ class Job:
             items=self.items,
             fairness=section.fairness,
             shadows=shadow_count(section),
-            iterations_fixed=self.plan.trust == "local",
+            # A linear step of rate 1 is the whole residual: a second one would find nothing left to do.
+            iterations_fixed=self.plan.trust == "local"
+            or (self.encoder.kind == "linear" and self.config.training.learning_rate >= 1.0),
         )
 
 
@@ -131,7 +133,7 @@ def make_job(
     """Fix a run.
 
     Raises:
-        ConfigError: a cohort that cannot be.
+        ConfigError: a cohort that cannot be; an encoder without what it reads histories with.
         PlanError: a promise that cannot be kept.
     """
     first_policy(config.policy)
@@ -141,6 +143,12 @@ def make_job(
     if size != "everybody" and not 1 <= size <= len(nodes):
         raise ConfigError(f'cohort.size = {size}: must lie between 1 and the {len(nodes)} clients, or be "everybody"')
     target = target_of(config, len(nodes), users, 1, kind)
+    if config.model.encoder == "linear" and not (target.shares["statistics"] and target.shares["profile"]):
+        raise ConfigError(
+            f'model.encoder "linear" reads histories by contexts from round 0: privacy.statistics_share '
+            f"({config.privacy.statistics_share}) and privacy.profile_share ({config.privacy.profile_share}) must be "
+            "above 0"
+        )
     signal = profile_signal(target)
     encoder = encoder_of(config, catalogue, signal)
     width = width_of(signal, encoder.buckets) if encoder.kind == "linear" else 0

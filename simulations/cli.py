@@ -22,6 +22,10 @@ from simulations.policy_cli import policy_app
 from simulations.silo_cli import silos_command
 
 OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
+_TOO_FEW = {
+    "no quorum": "too few clients answered in three rounds in a row",
+    "no contexts": "too few clients answered in round 0, or it was cut short, and encoder linear needs what it brings",
+}
 
 
 class PlainCommand(TyperCommand):
@@ -306,8 +310,9 @@ def _end(summary: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     else:
         result_table(summary, folder)
         typer.echo(f"Report: {folder / 'report.html'}")
-    if summary["stopped"] == "no quorum":
-        typer.echo("fedrecall-sim: too few clients answered in three rounds in a row; the run ended early", err=True)
+    why = _TOO_FEW.get(summary["stopped"])
+    if why is not None:
+        typer.echo(f"fedrecall-sim: {why}; the run ended early", err=True)
         raise typer.Exit(NO_QUORUM)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from client.measuring import lists
 from client.newcomers import NEIGHBOURS, Grown, grown
 from shared.catalogue import Catalogue
+from shared.config import RulesSection
 from shared.encoder.encode import log_popularity_of
 from shared.encoder.spec import Floats, unpack
 from shared.errors import ConfigError
@@ -51,8 +52,12 @@ def cold_run(
         For JSON: the run's promise, sizes, and a row a way of recommending (see :func:`measured`).
 
     Raises:
-        FedrecallError: as a run; or too few items to hold any out.
+        FedrecallError: as a run; or too few items to hold any out, or item rules.
     """
+    if config.rules != RulesSection():
+        raise ConfigError(
+            "rules: fedrecall-sim cold asks for every item that it holds out, barred ones too; leave rules empty"
+        )
     began = time.monotonic()
     world = load_world(config, cache, source, screen.say)
     seed = 0 if config.seed == "none" else config.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,12 @@ def founded(folder: Path) -> str | None:
             "put the old file back, or start a new run with it"
         )
     return str(first.event["run"])
+
+
+def begun_with(folder: Path, catalogue: str, plan: Mapping[str, Any]) -> bool:
+    """Whether the run's ledger begins with this catalogue and this plan: its first line is written, and holds them."""
+    first = next(read_ledger(folder / SERVER_LEDGER)).event
+    return bool(first["catalogue"] == catalogue and first["plan"] == json.loads(json.dumps(plan)))
 
 
 def tidy(folder: Path) -> None:

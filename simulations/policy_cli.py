@@ -37,11 +37,12 @@ def policy() -> None:
 def show_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], as_json: AsJson = False
 ) -> None:
-    """Show every version, the one in force, and what waits."""
+    """Show every version, the one in force, what waits, and whether all of it replays."""
     from server.oversight import standing  # noqa: PLC0415 - heavy imports wait until the arguments are right
-    from simulations.policy_view import overview, told  # noqa: PLC0415 - as above
+    from simulations.policy_view import overview, told, unlike  # noqa: PLC0415 - as above
 
-    view = overview(standing(run))
+    stands = standing(run)
+    view = overview(stands, unlike(run, stands))
     typer.echo(json.dumps(view) if as_json else "\n".join(told(view, str(run))))
 
 

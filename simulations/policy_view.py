@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from server.oversight import Standing
+from server.oversight import LEDGER, Standing
 from shared.policy.orders import Proposal
 from shared.policy.recall_policy import policy_to_dict
+from shared.policy.replay import replay
+from shared.privacy.chain import read_ledger
 from simulations.report.policies import changes
 
 Row = dict[str, Any]
@@ -37,8 +41,23 @@ def origins(events: Iterable[Mapping[str, Any]]) -> dict[int, Row]:
     return out
 
 
-def overview(stands: Standing) -> Row:
-    """All of ``policy show``, as JSON."""
+def unlike(folder: Path, stands: Standing) -> list[str]:
+    """What does not replay of the ledger, as far as the checkpoint counts it; a sentence each.
+
+    Raises:
+        LedgerError: the ledger is missing or broken.
+    """
+    lines = islice(read_ledger(folder / LEDGER), stands.state.ledgers.get(LEDGER, 0))
+    return replay(line.event for line in lines)
+
+
+def overview(stands: Standing, wrong: Sequence[str]) -> Row:
+    """All of ``policy show``, as JSON.
+
+    Args:
+        stands: how the policy stands.
+        wrong: of :func:`unlike`.
+    """
     state = stands.state
     came = origins(stands.events)
     first = {"round": 0, "by": "configuration", "reason": "the first policy"}
@@ -57,6 +76,7 @@ def overview(stands: Standing) -> Row:
         "waiting": [
             {"file": name, "order": None if order is None else order.kind} for name, order in stands.waiting.items()
         ],
+        "replay": {"lines": len(stands.events), "wrong": list(wrong)},
     }
 
 
@@ -96,7 +116,7 @@ def told(view: Row, run: str) -> list[str]:
             lines.append(f"       because: {version['why']}")
         lines += [f"       {change}" for change in ([] if before is None else changed(before, version["policy"]))]
         before = version["policy"]
-    return lines + _told_proposal(view["proposal"], run) + _told_orders(view)
+    return lines + _told_proposal(view["proposal"], run) + _told_orders(view) + _told_replay(view)
 
 
 def _told_proposal(proposal: Row | None, run: str) -> list[str]:
@@ -120,3 +140,10 @@ def _told_orders(view: Row) -> list[str]:
         for each in view["waiting"]
     ]
     return lines
+
+
+def _told_replay(view: Row) -> list[str]:
+    lines, wrong = view["replay"]["lines"], view["replay"]["wrong"]
+    if not wrong:
+        return ["", f"{lines} decisions and orders, all replay."]
+    return ["", f"{lines} decisions and orders; these do not replay:", *(f"  {ascii(each)[1:-1]}" for each in wrong)]

@@ -36,6 +36,7 @@ from simulations.mending import (
     CLIENT_LEDGER,
     CONFIG,
     SERVER_LEDGER,
+    begun_with,
     caught_up,
     clear,
     drop_rows,
@@ -100,7 +101,7 @@ def resume_run(folder: Path, *, cache: Path, source: Path | None, screen: Screen
     """Go on with a run that was interrupted, from its last checkpoint.
 
     Raises:
-        RunError: no run there, or a finished one.
+        RunError: no run there, or a finished one, or one of other data.
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder}: no run here ({CONFIG} is missing); start one with fedrecall-sim run --out {folder}")
@@ -123,6 +124,11 @@ def _resume(folder: Path, cache: Path, source: Path | None, screen: Screen, bega
     # The run keeps the name that its ledgers know, also in a folder that was renamed.
     run = founded(folder)
     job = job_of(config, world, folder.name if run is None else run)
+    if run is not None and not begun_with(folder, job.catalogue, asdict(job.plan)):
+        raise RunError(
+            f"{folder}: data, text model or code are not those that this run began with (or it is a run of "
+            "fedrecall-sim cold, which is not resumed); put them back, or start a new run"
+        )
     for name, lines in ({} if state is None else state.ledgers).items():
         if lines and not (folder / name).exists():
             raise RunError(

@@ -75,6 +75,11 @@ def compare_silos(
         raise RunError(f"{folder}: not empty; choose another --out")
     if config.model.text_encoder == NO_MODEL:
         raise ConfigError(f"model.text_encoder {NO_MODEL!r}: silos adapt a text model; name one, or its folder")
+    names = [_name(epsilon) for epsilon in epsilons]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"--epsilon: two promises are called {twice}, and each has a folder of its own; name one of them"
+        )
     for epsilon in epsilons:  # a promise that cannot be kept is refused before anything is read
         make_silo_plan(settings, AdapterSpec(WIDTH, settings.layers, settings.rank), epsilon)
     # Adapters start from the vectors as read: whitening is a start of its own in the table.
@@ -83,8 +88,7 @@ def compare_silos(
     plain = world.catalogue.groups["text"]
     silos = make_silos(world, fetch_encoder(config.model.text_encoder, cache, say), settings, say)
     runs = []
-    for epsilon in epsilons:
-        name = "no-privacy" if epsilon is None else f"epsilon-{epsilon:g}"
+    for name, epsilon in zip(names, epsilons, strict=True):
         say("no privacy:" if epsilon is None else f"epsilon {epsilon:g}:")
         runs.append(train(silos, settings, epsilon, folder / name, say))
     return {
@@ -95,6 +99,11 @@ def compare_silos(
         "runs": runs,
         "folder": str(folder),
     }
+
+
+def _name(epsilon: float | None) -> str:
+    """Of a promise's folder."""
+    return "no-privacy" if epsilon is None else f"epsilon-{epsilon:g}"
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,9 @@ def neighbour_knobs(controller: Controller, policy: RecallPolicy, memory: Memory
 def after_order(memory: Memory, ruling: Ruling) -> Memory:
     """The controller's memory after a person's order.
 
-    Approved: as after the move, which waited with it. Rejected: the knob rests as if it had been taken back; a rejected
-    rollback lets the move stand. Rolled back: there is no move left to undo, and trials begin anew. Else as it was.
+    Approved: as after the move, which waited with it. Rejected: the knob rests as if it had been taken back, and its
+    trial begins anew, or what it had won so far would be adopted while it rests; a rejected rollback lets the move
+    stand. Rolled back: there is no move left to undo, and trials begin anew. Else as it was.
     """
     if ruling.proposal is not None and ruling.outcome == "approved":
         return memory_from_dict(ruling.proposal.memory)
@@ -146,7 +147,8 @@ def after_order(memory: Memory, ruling: Ruling) -> Memory:
         if ruling.proposal.decision == "rollback":
             return settled(memory)
         knob = memory_from_dict(ruling.proposal.memory).knob
-        return replace(memory, resting={**memory.resting, knob: REST})
+        arms = {name: arm for name, arm in memory.arms.items() if name != knob}
+        return replace(memory, resting={**memory.resting, knob: REST}, arms=arms)
     if ruling.outcome == "rolled back":
         return replace(settled(memory), arms={})
     return memory

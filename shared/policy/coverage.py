@@ -8,6 +8,9 @@ so of a catalogue of ``N`` items the floor expects
 
     ``e + (D / N - e) * (1 - exp(-T / D))``.
 
+Where items pay in re-ranking, chance takes the cheaper half of the candidates (``shared/recall/rerank.py``), so that
+``D`` is half of them; where only some buckets pay, at most those drop out.
+
 Both knobs are safe to turn although nobody could see what they cost. Depth alone changes no place that is not left to
 chance, as long as nothing re-ranks the candidates. A share ``x`` of chance places costs at most a share ``x`` of
 recall@k: the last places of a ranking that is any good find no more than the others. Places are left to chance by the
@@ -93,7 +96,12 @@ def _explorers(policy: RecallPolicy, sight: Sight) -> float:
 
 
 def _pool(policy: RecallPolicy, targets: Targets) -> int:
-    return min(max(policy.depth, policy.k), targets.items)
+    """How many candidates chance is sure to choose from."""
+    pool = min(max(policy.depth, policy.k), targets.items)
+    dear = sum(price > 0 for price in policy.exposure_prices)
+    # How many items share a bucket is not known here, and the price of popularity leaves hardly two items alike.
+    several = dear > 0 and len(policy.exposure_prices) < targets.items
+    return pool - (pool // 2 if several or policy.exposure_price > 0 else min(dear, pool // 2))
 
 
 def _share_wanted(policy: RecallPolicy, sight: Sight, targets: Targets) -> float:

@@ -44,16 +44,20 @@ class Course:
 def replay(events: Iterable[Event]) -> list[str]:
     """What does not replay, a sentence each; empty = every decision and order is what it must be.
 
-    Without a seed a killed round is decided again: of two decisions of one round the later one counts, and it begins
-    where the earlier one began. So does an order that was given before the round was resumed.
+    A decision is lost when the process dies before the checkpoint that closes its round: without a seed the round is
+    run again, decided or aborted, and what comes next begins where the lost decision began. It shows by what follows:
+    an intent or a decision of that round or an earlier one, or an order given before that round.
 
     Args:
-        events: of one server's ledger, in order; other types than "decision" and "order" are passed over.
+        events: of one server's ledger, in order. Types other than "decision", "order" and "intent" are passed over; a
+            ledger without its intents replays too, unless a lost decision's round was aborted when it was run again.
     """
     wrong: list[str] = []
     course = before = Course()
     decided: int | None = None
     for event in events:
+        if event.get("type") == "intent" and decided is not None and _is_again(event.get("round"), decided):
+            course, decided = before, None
         if event.get("type") not in {"decision", "order"}:
             continue
         where = f"{event['type']} of round {event.get('round')}"
@@ -68,6 +72,11 @@ def replay(events: Iterable[Event]) -> list[str]:
         before, course = start, after
         decided = event["round"] if event["type"] == "decision" else None
     return wrong
+
+
+def _is_again(round_: object, decided: object) -> bool:
+    """Whether a round that a line names is one that was decided already."""
+    return type(round_) is int and type(decided) is int and round_ <= decided
 
 
 def _decision(course: Course, event: Event) -> tuple[Course, list[str]]:

@@ -30,7 +30,9 @@ Z95: Final = 1.959963984540054
 WEIGHT_STEP: Final = 1.25
 WEIGHT_LIMIT: Final = 3.0  # times the first weight, or a third of it
 PRICE_STEP: Final = 0.5
+PRICE_LIMIT: Final = 3.0
 DIVERSITY_STEP: Final = 0.1
+DIVERSITY_LIMIT: Final = 0.3
 OUT: Final = 12  # measurements that a knob rests after it lost a race
 WIDENING: Final = ("exposure price up", "diversity up")
 
@@ -137,9 +139,9 @@ def _weighed(policy: RecallPolicy, group: str, factor: float, way: str) -> Turn:
 
 def _allowed(policy: RecallPolicy, first: RecallPolicy) -> bool:
     """Within the bounds that a client accepts, and not too far from the first policy."""
-    for name in ("exposure_price", "diversity"):
-        low, high = BOUNDS[name]
-        if not low <= getattr(policy, name) <= high:
+    # A widening step may cost up to the tolerated loss, whatever the steps before it cost: so there are not many.
+    for name, limit in (("exposure_price", PRICE_LIMIT), ("diversity", DIVERSITY_LIMIT)):
+        if not BOUNDS[name][0] <= getattr(policy, name) <= max(getattr(first, name), limit):
             return False
     for group, weight in policy.weights.items():
         begun = abs(first.weights[group])

@@ -54,7 +54,8 @@ class Targets:
         items: size of the catalogue.
         fairness: how much of recall the gap between activity groups is worth; 0 = it is reported only.
         shadows: neighbouring policies in every report; 0 unless the controller is ``shadow``.
-        iterations_fixed: the plan accounts for local steps (trust local), so they are no knob.
+        iterations_fixed: local steps are no knob: the plan accounts for them (trust local), or a second one changes
+            nothing (encoder linear with a learning rate of 1 or more).
     """
 
     recall: float

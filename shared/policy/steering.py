@@ -38,7 +38,7 @@ def steer(policy: RecallPolicy, memory: Memory, sight: Sight, targets: Targets, 
         wanting.append((why, _for_recall(policy, memory, recall)))
     if sight.gap is not None and _is_unfair(sight.gap, recall, targets):
         why = f"gap {text_of(sight.gap)} between activity groups, weighed {targets.fairness:g}"
-        wanting.append((why, _for_fairness(policy, memory)))
+        wanting.append((why, _for_fairness(policy, memory) if notices(now) else None))
     if covered is not None and is_narrow(covered, targets):
         why = f"coverage {text_of(covered)} is below the target {targets.coverage:.3f}"
         wanting.append((why, for_coverage(policy, memory, sight, targets)))
@@ -46,7 +46,7 @@ def steer(policy: RecallPolicy, memory: Memory, sight: Sight, targets: Targets, 
         if turn is not None:
             return moved(policy, memory, now, turn, why)
     if wanting:
-        return Step(policy, memory, "hold", f"{wanting[-1][0]}, {at_limits(recall)}")
+        return Step(policy, memory, "hold", f"{wanting[-1][0]}, {at_limits(now if notices(recall) else recall)}")
     return Step(policy, memory, "hold", content(recall, covered))
 
 

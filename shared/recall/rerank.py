@@ -17,6 +17,7 @@ def recommend(
     policy: RecallPolicy,
     scores: Floats,
     excluded: NDArray[np.bool_],
+    seen: NDArray[np.int64],
     price: Floats,
     vectors: Floats,
     rngs: Sequence[np.random.Generator],
@@ -26,7 +27,8 @@ def recommend(
     Args:
         policy: depth, diversity, exploration, who explores, and k.
         scores: (users, items) R; what is not finite is not shown.
-        excluded: (users, items) never to be shown (seen, not interested, barred); how many say who explores.
+        excluded: (users, items) never to be shown (seen, not interested, barred).
+        seen: (users,) distinct items of each history, barred or not; who has enough of them explores.
         price: (items,) logits that an item pays (:func:`item_prices`).
         vectors: (items, width) unit rows, what "alike" means for diversity.
         rngs: one per user, chance for exploration; untouched when the exploration share is 0.
@@ -48,7 +50,7 @@ def recommend(
     chosen = np.where(np.arange(k) < left, chosen, -1)
     if policy.exploration > 0:
         cheap = np.where(np.isfinite(value), price[candidates], np.inf)
-        shares = np.where(excluded.sum(axis=1) >= policy.explore_from, policy.exploration, 0.0)
+        shares = np.where(seen >= policy.explore_from, policy.exploration, 0.0)
         chosen = _explore(chosen, candidates, cheap, shares, rngs)
     return _widen(chosen, policy.k)
 

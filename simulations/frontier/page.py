@@ -206,9 +206,10 @@ def _notes(config: SimulationConfig, rows: Sequence[Row]) -> str:
             f"So where everybody answers, the sum holds {factor:.2f} times the noise that its epsilon needs; no peer "
             "pays that."
         )
+    profiles = " and profiles" if config.model.encoder == "linear" else ""
     notes.append(
-        "Ours spends epsilon on every release of a run: updates, measurements, one-off statistics; no amplification "
-        "by sampling is claimed."
+        f"Ours spends epsilon on every release of a run: updates, measurements, one-off statistics{profiles}; no "
+        "amplification by sampling is claimed."
     )
     if config.secure_aggregation == "ideal":
         notes.append("Sums were added up without masks in these simulations; masks change no integer of them.")

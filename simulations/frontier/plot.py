@@ -6,12 +6,14 @@ or dash of its own and its name at its end, so that no meaning hangs on colour a
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from shared.files import write_atomically
 from simulations.frontier.rows import OURS, TUNED, Epsilon, Row, headline, said
 
 SHOWN: Final = ("recall@20", "ndcg@10")
@@ -118,8 +120,11 @@ def draw(rows: Sequence[Row], title: str, stem: Path) -> None:
         figure.suptitle(title, fontsize=11)
         for axes, metric in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
             _panel(axes, rows, metric)
-        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=150, metadata={"Software": None})
-        figure.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Creator": None})
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    for ending, drawn in (("png", png), ("svg", svg)):
+        write_atomically(stem.with_name(f"{stem.name}.{ending}"), drawn.getvalue())
 
 
 def _panel(axes: Any, rows: Sequence[Row], metric: str) -> None:  # noqa: ANN401 - of a library imported late

@@ -106,6 +106,9 @@ def parse_epsilons(text: str) -> tuple[Epsilon, ...]:
         return value
 
     found = _listed("--epsilons", text, one, 'a number above 0, or "none"; for example none,8,4,2,1')
+    names = [said(epsilon) for epsilon in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--epsilons {text!r}: two of them are called {twice}, to six digits; name one of them")
     return tuple(sorted(found, key=lambda epsilon: -_place(epsilon)))
 
 

@@ -17,9 +17,12 @@ from shared.errors import ConfigError, RunError
 from shared.files import write_atomically
 from simulations.config import SimulationConfig, resolve
 from simulations.frontier.peers import peers
+from simulations.frontier.reweighed import judged_anew, only_weights
 from simulations.frontier.rows import BOTH, METRICS, OURS, TRAIN, TUNED, Claim, Epsilon, Outcome, said
 from simulations.run import Screen, new_run, resume_run
+from simulations.world import World, load_world
 
+_TUNED: Final = "tuned-"
 MADE: Final = ".code"  # beside a run's folder: digest of the code that made it
 _ROOT: Final = Path(__file__).parents[2]
 _PEERS: Final = (
@@ -30,8 +33,9 @@ _PEERS: Final = (
 )
 _RUNS: Final = (
     *("client", "server", "shared", "simulations/datasets"),
-    *(f"simulations/{name}.py" for name in ("config", "engine", "finish", "run", "seeding", "world")),
+    *(f"simulations/{name}.py" for name in ("config", "engine", "finish", "model", "run", "seeding", "world")),
 )
+_UNUSED: Final = "shared/audit"  # reads what runs leave behind; none of them imports it
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Planned:
-    """One run to be: its folder, its configuration, and what it is one of."""
+    """One run to be: its folder, its configuration, and what it is one of.
+
+    ``trained`` is the folder whose model it is of: its own, but where it differs from another run in weights alone.
+    """
 
     folder: Path
+    trained: Path
     name: str
     epsilon: Epsilon
     config: SimulationConfig
@@ -104,23 +112,33 @@ def answer(question: Question, folder: Path, *, cache: Path, source: Path | None
     for run in planned:
         check_promise(run.config)
         _check_run(run)
-    code, clock = digest(_RUNS), _Clock()
+    code, clock, worlds = digest(_RUNS), _Clock(), _worlds(cache, source)
     outcomes, remarks = [], []
     for number, run in enumerate(planned):
         place = f"run {number + 1} of {len(planned)}: {run.folder.name}"
+        if run.trained != run.folder:
+            with screens(folder) as screen:
+                screen.say(f"{place}: the model of {run.trained.name} under other weights")
+                summary = judged_anew(run.trained, _finished(run.trained) or {}, run.config, worlds(run, screen))
+            outcomes.append(outcome_of(run.name, run.epsilon, int(summary["seed"]), summary))
+            continue
         with screens(run.folder) as screen:
             summary = _finished(run.folder)
             if summary is None:
                 screen.say(place + clock.left(len(planned) - number))
                 began = time.monotonic()
+                if not (run.folder / "config.toml").exists():
+                    # Before the run: one that goes on under other code keeps the stamp of the code it began with.
+                    write_atomically(_stamp(run.folder), code.encode())
                 summary = _made_now(run, cache, source, screen)
                 clock = _Clock(clock.seconds + time.monotonic() - began, clock.runs + 1)
-                write_atomically(_stamp(run.folder), code.encode())
             else:
                 screen.say(f"{place} is there already")
         stamp = _stamp(run.folder)
         remarks += _remarks(run.folder.name, summary, stamp.exists() and stamp.read_text("utf-8") == code)
         outcomes.append(outcome_of(run.name, run.epsilon, int(summary["seed"]), summary))
+    if any(run.trained != run.folder for run in planned):
+        remarks.append("Tuned rows are the models of the rows above them under other weights: training reads none.")
     with screens(folder) as screen:
         further = (question.epsilons, question.seeds, folder, digest(_PEERS))
         beside = peers(question.base, *further, cache=cache, source=source, say=screen.say)
@@ -135,15 +153,32 @@ def _planned(question: Question, folder: Path) -> Iterator[_Planned]:
         for key, option in (("privacy.epsilon", "--epsilons"), ("seed", "--seeds")):
             if pair.partition("=")[0].strip() == key:
                 raise ConfigError(f"--set {pair}: a frontier goes through several; name them with {option}")
-    variants = [(OURS, "", question.sets)]
+    variants = [(OURS, "", "", question.sets)]
     if question.tuned:
-        variants.append((TUNED, "tuned-", question.sets + question.tuned))
-    for name, prefix, sets in variants:
+        trained = "" if only_weights(question.base, question.tuned) else _TUNED
+        variants.append((TUNED, _TUNED, trained, question.sets + question.tuned))
+    for name, prefix, trained, sets in variants:
         for epsilon in question.epsilons:
             for seed in question.seeds:
                 written = "privacy.epsilon=" + ('"none"' if epsilon is None else repr(epsilon))
                 config = resolve(question.source, sets=[*sets, written], seed=seed, data=question.data)
-                yield _Planned(folder / f"{prefix}epsilon-{said(epsilon)}-seed-{seed}", name, epsilon, config)
+                run = f"epsilon-{said(epsilon)}-seed-{seed}"
+                yield _Planned(folder / (prefix + run), folder / (trained + run), name, epsilon, config)
+
+
+def _worlds(cache: Path, source: Path | None) -> Callable[[_Planned, Screen], Callable[[], World]]:
+    """How the data of a run is come by: read when it is first needed, once a seed."""
+    read: dict[object, World] = {}
+
+    def worlds(run: _Planned, screen: Screen) -> Callable[[], World]:
+        def world() -> World:
+            if run.config.seed not in read:
+                read[run.config.seed] = load_world(run.config, cache, source, screen.say)
+            return read[run.config.seed]
+
+        return world
+
+    return worlds
 
 
 def check_folder(folder: Path) -> None:
@@ -155,7 +190,9 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; choose another --out")
     ours = ("peers-seed-", "epsilon-", "tuned-epsilon-")
-    strange = [path.name for path in folder.iterdir() if not path.name.startswith(ours)] if folder.exists() else []
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    # A kill leaves the draft of one of our files, named after it behind a dot.
+    strange = [name for name in names if not name.lstrip(".").startswith(ours)]
     if strange:
         raise RunError(f"{folder}: not empty, and no frontier: it holds {min(strange)}; choose another --out")
 
@@ -251,11 +288,13 @@ def outcome_of(name: str, epsilon: Epsilon, seed: int, summary: Mapping[str, Any
 
 
 def digest(parts: Sequence[str]) -> str:
-    """SHA-256 over the code and presets under the given paths, hex."""
+    """SHA-256 over the code and presets under the given paths, hex; what no run imports is left out."""
     found = hashlib.sha256()
     for part in parts:
         root = _ROOT / part
         files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in {".py", ".toml"})
         for path in files:
+            if path.is_relative_to(_ROOT / _UNUSED):
+                continue
             found.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()

@@ -24,6 +24,7 @@ STOPS = {
     "finished": "Finished",
     "budget exhausted": "Stopped: budget exhausted",
     "no quorum": "Stopped: too few clients answered",
+    "no contexts": "Stopped: no contexts to read histories by",
     "interrupted": "Interrupted",
 }
 

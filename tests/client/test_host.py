@@ -317,6 +317,21 @@ def test_a_server_cannot_fill_the_ledger_with_its_text(host, task, history, monk
     assert len(events(one, "decline")[0]["clause"]) == client.host.LONGEST_CLAUSE
 
 
+def test_a_shadow_that_switches_on_what_consent_does_not_name_is_declined_and_costs_nothing(
+    host, task, policy, history, message, consent
+):
+    one = host([history(1)], consents={"1": consent(features=("text", "popularity"))})
+    meek = policy(features=("text",))
+    for attempt, shadows in enumerate([(policy(features=("lexical",)),), (meek, policy())], 1):
+        asked = task("measurement", policy=meek, shadows=shadows, attempt=attempt)
+        assert declined(answer(one, "1", message(asked)))
+    assert spent(one) == {}
+    clauses = [event["clause"] for event in events(one, "decline")]
+    assert clauses == [f"consent.features: {more} may not be switched on" for more in ("lexical", "lexical, category")]
+    agreed = task("measurement", policy=meek, shadows=(policy(features=("popularity",)),), attempt=3)
+    assert not declined(answer(one, "1", message(agreed)))
+
+
 def test_a_full_disk_declines_and_the_budget_stays_right(host, task, history, message, monkeypatch):
     one = host([history(1)])
     answer(one, "1", message(task(attempt=1)))

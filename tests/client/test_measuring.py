@@ -205,6 +205,18 @@ def test_the_encoder_may_read_less_than_is_masked(catalogue, policy, history):
     assert np.array_equal(usual, ranked_for(catalogue, policy(), [shorter]))
 
 
+def test_who_explores_goes_by_what_was_seen_not_by_what_is_barred(catalogue, policy, history):
+    one, rules = history(6, 12, 3), np.arange(ITEMS) < 20
+    for visible, seen in (("train", 9), ("all", 12)):
+        plain = ranked_for(catalogue, policy(), [one], visible, rules)
+        enough, more = (
+            ranked_for(catalogue, policy(exploration=0.5, explore_from=least), [one], visible, rules)
+            for least in (seen, seen + 1)
+        )
+        assert not np.array_equal(enough, plain)
+        assert np.array_equal(more, plain)
+
+
 def test_statistics_are_popularity_and_one_bin_of_history_length(history):
     one = replace(history(7, 10, 4), kind=np.array([NOT_INTERESTED] + [0] * 9, np.int8))
     rows = statistics_rows([one, history(1, 0, 0), history(2, 5, 5)], BUCKET, ITEMS)

@@ -155,6 +155,17 @@ def test_the_list_is_the_same_without_exploration_up_to_its_places(shelf, histor
     assert shown.chance.sum() <= np.ceil(how.exploration * how.k)
 
 
+def test_what_item_rules_bar_was_not_seen(shelf, history):
+    one = history(4, 6, 0)
+    twice = replace(one, item=np.concatenate([one.item[:-1], one.item[:1]]))
+    for explorer, enough in ((one, 6), (twice, 5)):
+        bold, shy = (
+            shown_to(shelf(), policy(exploration=0.5, explore_from=e), explorer, rng()) for e in (enough, enough + 1)
+        )
+        assert bold.chance.any()
+        assert not shy.chance.any()
+
+
 def test_a_request_has_its_own_k_and_diversity(shelf, history):
     one, in_force = history(2, 9, 0), policy()
     ten = shown_to(shelf(), in_force, one, rng()).item

@@ -163,6 +163,12 @@ def test_a_run_cut_before_anything_was_measured_ends_with_its_last_model(tmp_pat
     assert "no round could be measured" in ending.why
 
 
+def test_a_run_without_contexts_says_what_did_not_come(tmp_path):
+    ending = conclude(a_state(0), "no contexts", tmp_path)
+    assert (ending.model.round, ending.chosen) == (0, "last")
+    assert "the one-off statistics or profile did not come" in ending.why
+
+
 def test_a_run_cut_before_its_first_round_says_round_0(tmp_path):
     assert conclude(a_state(-1), "budget exhausted", tmp_path).to_dict()["round"] == 0
 

@@ -140,6 +140,17 @@ def test_a_contrastive_model_has_a_cache_entry_of_its_own(tiny_bert, tmp_path):
     assert made[0].version() != made[1].version() == made[2].version()
 
 
+def test_who_waits_for_a_contrastive_model_sees_it_learn_and_read(tiny_bert):
+    texts, seen = spread_out(130), []
+    catalogue(tiny_bert, texts, adaptation="contrastive", progress=lambda *told: seen.append(told))
+    assert seen == [(65, 260), (130, 260), (194, 260), (258, 260), (260, 260)]
+
+
+def test_a_contrastive_model_without_a_model_is_refused():
+    with pytest.raises(DataError, match=r'model\.adaptation "contrastive" needs a text encoder.*is "none"'):
+        catalogue("none", adaptation="contrastive")
+
+
 def test_int8_vectors_are_what_bytes_stand_for_and_close_to_the_floats(tiny_bert):
     exact, rough = (catalogue(tiny_bert, spread_out(), vectors=kind).groups for kind in ("float32", "int8"))
     for name in exact:

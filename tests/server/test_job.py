@@ -84,6 +84,15 @@ def test_the_smallest_cohort_is_a_share_of_the_cohort(smallest, clients):
     )
 
 
+@pytest.mark.parametrize("share", ["statistics_share", "profile_share"])
+@pytest.mark.parametrize("epsilon", [8.0, "none"])
+def test_encoder_linear_without_what_it_reads_histories_by_is_a_sentence(share, epsilon):
+    nothing = {share: 0.0, "epsilon": epsilon}
+    with pytest.raises(ConfigError, match=r'"linear".*privacy\.statistics_share.*privacy\.profile_share.*above 0'):
+        job(config(privacy=nothing))
+    assert job(config(privacy=nothing, model={"encoder": "mean"})).encoder.kind == "mean"
+
+
 @pytest.mark.parametrize("size", [0, -1, 21])
 def test_a_cohort_that_cannot_be_is_a_sentence(size):
     with pytest.raises(ConfigError, match=rf"cohort\.size = {size}: must lie between 1 and the 20 clients"):
@@ -106,7 +115,23 @@ def test_delta_is_held_against_users_not_clients():
 def test_local_steps_are_in_the_plan_where_they_cost(trust, steps):
     made = job(config(privacy={"trust": trust}, policy={"local_iterations": 3}))
     assert made.plan.update.inner_steps == steps
-    assert made.targets.iterations_fixed is (trust == "local")
+    assert made.targets.iterations_fixed is True
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rate", "trust", "fixed"),
+    [
+        ("linear", 1.0, "distributed", True),  # the first step is the whole residual
+        ("linear", 3.0, "distributed", True),
+        ("linear", 0.5, "distributed", False),
+        ("linear", 0.5, "local", True),  # accounted for in the plan
+        ("mean", 1.0, "distributed", False),
+        ("mean", 1.0, "local", True),
+    ],
+)
+def test_local_iterations_are_a_knob_where_they_cost_nothing_and_change_something(encoder, rate, trust, fixed):
+    changed = {"model": {"encoder": encoder}, "training": {"learning_rate": rate}, "privacy": {"trust": trust}}
+    assert job(config(**changed)).targets.iterations_fixed is fixed
 
 
 POISSON = {"cohort": {"sampling": "poisson", "size": 5, "smallest": 0}, "privacy": {"trust": "central"}}

@@ -269,10 +269,20 @@ def test_nobody_answering_ends_with_exit_code_5(command, tiny_data, tmp_path, mo
 
     monkeypatch.setattr("simulations.engine.answer_all", lambda _host, asked: dict.fromkeys(asked, declined_record()))
     arguments = ["run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), *SETS, "--set", "rounds=9"]
-    code, out, err = command(*arguments)
+    code, out, err = command(*arguments, "--set", "model.encoder=mean")
     assert code == 5
     assert "too few clients answered in three rounds in a row" in err
     assert "no quorum after 3 of 9 rounds" in " ".join(out.split())
+
+
+def test_nobody_answering_in_round_0_ends_encoder_linear_with_exit_code_5(command, tiny_data, tmp_path, monkeypatch):
+    from shared.protocol import declined_record
+
+    monkeypatch.setattr("simulations.engine.answer_all", lambda _host, asked: dict.fromkeys(asked, declined_record()))
+    code, out, err = command("run", "synthetic", "--data", str(tiny_data), "--out", str(tmp_path / "a"), *SETS)
+    assert code == 5
+    assert "too few clients answered in round 0" in err
+    assert "no contexts after 0 of" in " ".join(out.split())
 
 
 def test_help_is_quick_and_loads_nothing_heavy():

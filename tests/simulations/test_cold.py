@@ -33,6 +33,13 @@ def test_the_same_items_are_cold_whatever_their_order():
         cold_items(ids[:9], 0)
 
 
+@pytest.mark.parametrize("rule", ['rules.blocked=["i3"]', "rules.min_age.i3=18"])
+def test_item_rules_are_refused_before_any_data_is_read(tiny, tmp_path, silent, monkeypatch, rule):
+    monkeypatch.setattr("simulations.cold.load_world", lambda *_: pytest.fail("data were read"))
+    with pytest.raises(ConfigError, match="rules: fedrecall-sim cold asks for every item that it holds out"):
+        cold_run(tiny(rule), tmp_path / "a", cache=tmp_path, source=None, screen=silent)
+
+
 def test_a_world_without_some_items_knows_nothing_of_them(world):
     cold = cold_items(world.catalogue.ids, 0)
     smaller = without_items(world, cold)

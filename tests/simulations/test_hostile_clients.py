@@ -85,7 +85,8 @@ def run(tmp_path, tiny, silent, monkeypatch):
         monkeypatch.setattr(simulations.run, "InProcessGrid", TamperingGrid)
         config = tiny("cohort.deadline=0.5", *sets)
         summary = new_run(config, tmp_path / "a", cache=tmp_path / "cache", source=None, screen=silent)
-        rows = [json.loads(line) for line in (tmp_path / "a" / "rounds.jsonl").read_text().splitlines()]
+        path = tmp_path / "a" / "rounds.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return summary, rows
 
     return start
@@ -157,11 +158,26 @@ def test_below_the_smallest_cohort_a_round_is_aborted_charged_and_changes_nothin
 
 
 def test_all_clients_failing_three_rounds_in_a_row_end_the_run_with_its_results_kept(run):
-    summary, rows = run(dict.fromkeys(range(1, 25), nan), "rounds=9")
+    summary, rows = run(dict.fromkeys(range(1, 25), nan), "rounds=9", rounds=range(1, 10))
     assert summary["stopped"] == "no quorum"
     assert len(rows) == 3
     assert summary["client_updates"] == 0
     assert summary["test"]["recall@10"] >= 0
+
+
+def test_without_the_one_off_releases_encoder_linear_ends_before_any_update_is_paid_for(run, tmp_path):
+    summary, rows = run(dict.fromkeys(range(1, 25), lost), rounds={0})
+    assert (summary["stopped"], summary["rounds_done"], rows) == ("no contexts", 0, [])
+    assert "contexts" in summary["model"]["why"]
+    events = [line.event for line in read_ledger(tmp_path / "a" / "ledger.jsonl")]
+    assert [event["release"] for event in events if event["type"] == "intent"] == ["statistics"]
+    assert next(event["stopped"] for event in events if event["type"] == "end") == "no contexts"
+    assert "Stopped: no contexts to read histories by after 0 rounds" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_other_encoders_do_without_the_one_off_statistics(run):
+    summary, _ = run(dict.fromkeys(range(1, 25), lost), "model.encoder=mean", "model.rank=4", rounds={0})
+    assert (summary["stopped"], summary["rounds_done"]) == ("finished", 3)
 
 
 def test_more_survivors_than_the_smallest_cohort_only_add_noise(run, tmp_path):

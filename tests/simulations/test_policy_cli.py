@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,10 +15,11 @@ from server.checkpoint import State, save_state
 from server.oversight import CHECKPOINT, LEDGER, give_order, read_order
 from shared.config import PolicySection, first_policy
 from shared.keys import own_key
-from shared.policy.control import memory_to_dict
+from shared.policy.control import decide, memory_to_dict
 from shared.policy.memory import Memory
 from shared.policy.orders import Order, propose
 from shared.policy.recall_policy import policy_to_dict
+from shared.policy.sight import Seen, Sight, Targets, sight_to_dict
 from shared.privacy.ledger import create_ledger
 from simulations import cli, policy_cli
 
@@ -42,16 +43,26 @@ EVENTS = [
 ]
 
 
+def a_decision(**changes):
+    """A first decision as a server writes it."""
+    sight, targets = Sight(Seen(0.3, 0.01)), Targets(recall=0.9, coverage=0.4, items=1000)
+    made = decide(2, "rules", FIRST, Memory(FIRST), sight, targets, last=False, pending=None, approval=False)
+    event = {"type": "decision", "round": 2, "controller": "rules", "targets": asdict(targets), "approval": False}
+    event |= {"last": False, "sight": sight_to_dict(sight), "memory": memory_to_dict(Memory(FIRST)), "proposal": None}
+    event |= {"before": BEFORE, "after": policy_to_dict(made.step.policy), "decision": made.step.decision}
+    return event | {"reason": made.step.reason} | changes
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A run after round 4, version 2 in force, a proposal waiting; ``folder(policy=...)`` changes its state."""
     run = tmp_path / "run"
     run.mkdir()
-    ledger = create_ledger(run / LEDGER, own_key(tmp_path / "key.pem"), {"kind": "simulation"})
-    ledger.append(EVENTS, head=4)
-    ledger.close()
 
-    def make(**fields):
+    def make(events=EVENTS, **fields):
+        ledger = create_ledger(run / LEDGER, own_key(tmp_path / "key.pem"), {"kind": "simulation"})
+        ledger.append(events, head=4)
+        ledger.close()
         nothing = np.zeros(3, np.float32)
         known = {"policy": POLICY, "controller": Memory(FIRST), "pending": PENDING, "ledgers": {LEDGER: ledger.count}}
         state = State(4, nothing, OptimizerState(0, nothing, nothing), nothing, **(known | fields))
@@ -122,6 +133,25 @@ def test_show_as_json_holds_every_policy_whole(folder, call):
     assert seen["proposal"]["policy"] == policy_to_dict(PENDING.policy)
     assert seen["orders"][0]["outcome"] == "refused"
     assert seen["waiting"] == []
+
+
+def test_show_says_that_all_of_it_replays(folder, call):
+    run = folder(events=[{"type": "intent", "round": 2, "release": "update"}, a_decision()])
+    assert call("show", run)[1].endswith("\n\n1 decisions and orders, all replay.\n")
+    assert json.loads(call("show", run, "--json")[1])["replay"] == {"lines": 1, "wrong": []}
+
+
+def test_show_says_what_does_not_replay(folder, call):
+    run = folder(events=[a_decision(reason="because\x1b[2J I say so")])
+    out = call("show", run)[1]
+    assert "1 decisions and orders; these do not replay:\n  decision of round 2: reason is because\\x1b[2J I say" in out
+    (sentence,) = json.loads(call("show", run, "--json")[1])["replay"]["wrong"]
+    assert sentence.startswith("decision of round 2: reason is because\x1b[2J I say so, a replay gives recall 0.300")
+
+
+def test_what_stands_behind_the_checkpoint_is_not_replayed_yet(folder, call):
+    run = folder(events=[a_decision(), {"type": "decision"}], ledgers={LEDGER: 2})
+    assert "1 decisions and orders, all replay." in call("show", run)[1]
 
 
 # --- orders

@@ -20,12 +20,14 @@ import server.coordinator
 from server.checkpoint import load_state
 from server.ending import better
 from server.evaluation import estimate_of
+from server.job import CLIPS
 from server.posterior import given_out
 from shared.errors import ConfigError, DataError, FedrecallError, LedgerError, PlanError, RunError
 from shared.policy.recall_policy import policy_from_dict, policy_to_dict
 from shared.policy.replay import replay
 from shared.policy.sight import Seen
 from shared.privacy.ledger import read_ledger
+from simulations.cold import cold_run
 from simulations.model import read_model
 from simulations.run import CHECKPOINT, Screen, new_run, resume_run
 from simulations.serve import recommend_from
@@ -216,6 +218,70 @@ def test_a_budget_lost_before_the_first_round_ended_is_an_end_too(run, tmp_path,
     assert summary["client_updates"] == 0
     assert summary["epsilon_by_kind"]["update"] > 0
     assert (tmp_path / "a" / "report.html").exists()
+
+
+def _killed_in_round_0(run, monkeypatch, at):
+    """Without a seed, a run that dies at a step of the coordinator."""
+
+    def die(*_arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"server.coordinator.{at}", die)
+        with pytest.raises(Killed):
+            run("a", "seed=none", seed=None)
+
+
+def _intents(folder: Path) -> list[tuple[int, str]]:
+    events = [line.event for line in read_ledger(folder / "ledger.jsonl")]
+    return [(event["round"], event["release"]) for event in events if event["type"] == "intent"]
+
+
+@pytest.mark.parametrize(
+    ("at", "paid"), [("read_statistics", ["statistics"]), ("with_contexts", ["statistics", "profile"])]
+)
+def test_a_one_off_release_that_was_lost_ends_the_run_before_any_update_is_paid_for(
+    run, tmp_path, cache, silent, monkeypatch, at, paid
+):
+    _killed_in_round_0(run, monkeypatch, at)
+    summary = resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+    assert (summary["stopped"], summary["rounds_done"], summary["model"]["round"]) == ("no contexts", 0, 0)
+    assert _intents(tmp_path / "a") == [(0, kind) for kind in paid]
+
+
+def test_statistics_that_came_are_kept_when_the_run_dies_before_profiles_are_asked_for(
+    run, tmp_path, cache, silent, monkeypatch
+):
+    _killed_in_round_0(run, monkeypatch, "profile_exchange")
+    kept = load_state(tmp_path / "a" / CHECKPOINT)
+    assert (kept.round, kept.prior.any()) == (-1, True)
+    summary = resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+    assert summary["stopped"] == "finished"
+    assert _intents(tmp_path / "a")[:3] == [(0, "statistics"), (0, "profile"), (1, "update")]
+
+
+def _stopped_by_a_person(silent):
+    def stop(_row, _total):
+        raise KeyboardInterrupt
+
+    return Screen(silent.say, stop)
+
+
+def test_a_run_is_not_resumed_under_another_plan(run, tmp_path, cache, silent, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        run("a", screen=_stopped_by_a_person(silent))
+    monkeypatch.setitem(CLIPS, "linear", 0.7)
+    with pytest.raises(RunError, match="a: data, text model or code are not those that this run began with"):
+        resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+
+
+def test_a_run_of_cold_is_not_resumed_with_the_items_that_it_held_out(tiny, tmp_path, cache, silent):
+    with pytest.raises(KeyboardInterrupt):
+        cold_run(tiny(), tmp_path / "a", cache=cache, source=None, screen=_stopped_by_a_person(silent))
+    lines = (tmp_path / "a" / "ledger.jsonl").read_bytes()
+    with pytest.raises(RunError, match="or it is a run of fedrecall-sim cold, which is not resumed"):
+        resume_run(tmp_path / "a", cache=cache, source=None, screen=silent)
+    assert (tmp_path / "a" / "ledger.jsonl").read_bytes() == lines
 
 
 @pytest.fixture

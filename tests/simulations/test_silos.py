@@ -193,18 +193,21 @@ def test_what_cannot_be_is_refused_before_any_data_is_read(tmp_path, monkeypatch
 
     monkeypatch.setattr(module, "load_world", lambda *_args: pytest.fail("data were read"))
 
-    def compare(config, settings=SETTINGS, epsilon=8.0):
+    def compare(config, settings=SETTINGS, epsilons=(8.0,)):
         return module.compare_silos(
-            config, settings, [None, epsilon], tmp_path, cache=tmp_path, source=None, say=lambda _sentence: None
+            config, settings, [None, *epsilons], tmp_path, cache=tmp_path, source=None, say=lambda _sentence: None
         )
 
     plain = resolve("online-retail")
+    for again in ([8.0, 8.0], [8.0, 8.0000001]):
+        with pytest.raises(ConfigError, match="--epsilon: two promises are called epsilon-8"):
+            compare(plain, epsilons=again)
     with pytest.raises(ConfigError, match="silos adapt a text model"):
         compare(resolve("online-retail", sets=['model.text_encoder="none"']))
     with pytest.raises(PlanError, match="delta"):
         compare(plain, replace(SETTINGS, delta=0.5))
     with pytest.raises(PlanError, match="epsilon"):
-        compare(plain, epsilon=1000.0)
+        compare(plain, epsilons=[1000.0])
     (tmp_path / "there").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="not empty; choose another --out"):
         compare(plain)

@@ -91,6 +91,24 @@ def test_a_rejected_move_rests():
     assert after_order(Memory(POLICY), ruling) == Memory(POLICY, resting={"depth": REST})
 
 
+def test_the_trial_of_a_rejected_knob_begins_anew_and_others_go_on():
+    first = Memory(POLICY, arms={"depth": Arm(3, 0.3, 1e-6), "weight text up": Arm(3, 0.0, 1e-6)})
+    memory = after_order(first, Ruling("rejected", "", POLICY, None, a_proposal()))
+    assert memory.arms == {"weight text up": Arm(3, 0.0, 1e-6)}
+
+
+def test_a_neighbour_that_a_person_turned_down_is_not_adopted_while_it_rests():
+    targets = replace(TARGETS, recall=0.0, coverage=0.0, shadows=4)
+    memory = Memory(POLICY, arms={"weight text up": Arm(3, 0.3, 1e-6)})
+    sight = Sight(Seen(0.3, 0.01), Seen(0.9, 0.01), shadows=(Seen(0.0, 0.01),) * 4)
+    made = decide(7, "shadow", POLICY, memory, sight, targets, last=False, pending=None, approval=True)
+    assert made.proposal is not None
+    assert made.proposal.policy.weights["text"] > POLICY.weights["text"]
+    memory = after_order(memory, Ruling("rejected", "", POLICY, None, made.proposal))
+    again = decide(8, "shadow", POLICY, memory, sight, targets, last=False, pending=None, approval=True)
+    assert (again.step.decision, again.proposal) == ("hold", None)
+
+
 def test_a_rejected_rollback_lets_the_move_stand():
     guarded = Memory(POLICY, before=POLICY, objective_before=Seen(0.3, 0.01), knob="depth", resting={"x": 1})
     ruling = Ruling("rejected", "", POLICY, None, a_proposal("rollback"))

@@ -31,6 +31,11 @@ def test_without_chance_the_floor_is_effective_coverage():
     assert reached(policy, Sight(None, effective=Seen(0.1, 0.02), lists=1e4), TARGETS) == Seen(0.1, 0.02)
 
 
+def shown(policy, scores, price, rng):
+    seen, none = np.zeros(len(scores), np.int64), np.zeros(scores.shape, bool)
+    return recommend(policy, scores, none, seen, price, scores[:1].T, [rng] * len(scores))
+
+
 @pytest.mark.parametrize(("depth", "exploration"), [(1000, 0.05), (1000, 0.2), (400, 0.1), (100, 0.1)])
 @pytest.mark.parametrize("alike", [0.0, 1.0])
 def test_lists_reach_at_least_the_floor(depth, exploration, alike):
@@ -41,8 +46,7 @@ def test_lists_reach_at_least_the_floor(depth, exploration, alike):
     scores = np.broadcast_to(scores, (users, 1000)).copy()
     policy = replace(POLICY, depth=depth, exploration=exploration)
     nothing = np.zeros(1000, np.float32)
-    ranked = recommend(policy, scores, np.zeros((users, 1000), bool), nothing, scores[:1].T, [rng] * users)
-    counts = exposure(ranked, 1000)
+    counts = exposure(shown(policy, scores, nothing, rng), 1000)
     effective = Seen(float((counts >= 20).mean()), 0.0)
     floor = reached(policy, Sight(None, effective=effective, lists=users * 20.0), TARGETS)
     assert floor is not None
@@ -50,6 +54,42 @@ def test_lists_reach_at_least_the_floor(depth, exploration, alike):
     assert coverage(counts) > floor.value - 0.02  # chance itself
     if alike and depth == 1000:
         assert coverage(counts) == pytest.approx(floor.value, abs=0.03)  # and it is no lower than need be
+
+
+@pytest.mark.parametrize("alike", [0.0, 1.0])
+@pytest.mark.parametrize("depth", [1000, 400])
+@pytest.mark.parametrize(
+    ("changes", "paid"),
+    [
+        ({"exposure_price": 1.0}, lambda rank: 1.0 - rank / 1000),
+        ({"exposure_prices": (0,) * 900 + (50,) * 100}, lambda rank: 0.5 * (rank < 100)),
+        ({"exposure_prices": (0,) * 100 + (50,) * 900}, lambda rank: 0.5 * (rank < 900)),
+        ({"exposure_prices": (0,) * 90 + (50,) * 10}, lambda rank: 0.5 * (rank < 100)),  # ten items a bucket
+    ],
+)
+def test_lists_reach_at_least_the_floor_once_items_pay(changes, paid, depth, alike):
+    """Who is liked by most pays most: chance is left the cheaper half of the candidates."""
+    rng, users = np.random.default_rng(0), 500
+    shared = rng.standard_normal(1000)
+    scores = (alike * shared + (1 - alike) * rng.standard_normal((users, 1000))).astype(np.float32)
+    policy = replace(POLICY, depth=depth, exploration=0.5, **changes)
+    price = np.asarray(paid(np.argsort(np.argsort(-shared))), np.float32)
+    counts = exposure(shown(policy, scores, price, rng), 1000)
+    effective = Seen(float((counts >= 20).mean()), 0.0)
+    floor = reached(policy, Sight(None, effective=effective, lists=users * 20.0), TARGETS)
+    assert floor.value >= effective.value
+    assert coverage(counts) > floor.value - 0.02  # chance itself
+
+
+def test_the_share_asked_for_knows_that_chance_is_left_the_cheaper_half():
+    first = replace(POLICY, exploration=0.0)
+    low = replace(TARGETS, coverage=0.3)
+    free, priced = (
+        widen(policy, Memory(policy), a_sight(), low).policy for policy in (first, replace(first, exposure_price=1.0))
+    )
+    at_least = a_sight(effective=Seen(0.08, 0.0))
+    for policy in (free, priced):
+        assert 0.3 <= reached(policy, at_least, low).value < 0.31
 
 
 def test_nothing_is_known_of_more_items_than_can_be_candidates():

@@ -88,7 +88,15 @@ class Run:
         return ruling
 
     def add(self, event):
-        self.events += [{"type": "intent"}, json.loads(json.dumps(event, allow_nan=False))]
+        if event["type"] == "decision":
+            self.ask(event["round"])
+            self.ask(event["round"], "measurement")
+        self.events.append(json.loads(json.dumps(event, allow_nan=False)))
+
+    def ask(self, round_, release="update"):
+        """Training or measuring, whatever comes of it; nothing is decided."""
+        said = {"round": round_, "release": release}
+        self.events += [{"type": "intent", **said}, {"type": "result", **said}]
 
 
 def a_sight(run, rng):
@@ -150,7 +158,7 @@ def a_change(path, value):
 )
 def test_a_line_that_was_changed_shows(path, value):
     events = copy.deepcopy(a_run().events)
-    event = next(e for e in events[3:] if e.get("decision") == "move")
+    event = [e for e in events if e.get("decision") == "move"][1]
     a_change(path, value)(event)
     wrong = replay(events)
     assert wrong
@@ -181,10 +189,11 @@ def test_a_ledger_begins_with_the_first_version():
 def test_rubbish_is_a_sentence_and_no_error(name):
     for rubbish in ({}, [], 3, "x", None):
         events = copy.deepcopy(a_run(rounds=3).events)
-        if events[1][name] != rubbish:
-            events[1][name] = rubbish
+        (event,) = [e for e in events if e.get("round") == 5 and e["type"] == "decision"]
+        if event[name] != rubbish:
+            event[name] = rubbish
             assert replay(events)
-    del events[1][name]
+    del event[name]
     assert "cannot be read" in replay(events)[0]
 
 
@@ -198,6 +207,75 @@ def test_a_round_that_was_killed_and_decided_again_counts_once():
     run.decide(10, Sight(Seen(0.32, 0.01)))
     run.decide(15, a_sight(run, rng))
     assert replay(run.events) == []
+
+
+def a_lost_decision(run, rng, round_):
+    """Written, and killed before the checkpoint."""
+    policy, memory, pending = run.policy, run.memory, run.pending
+    run.decide(round_, Sight(Seen(0.3, 0.01), Seen(0.1, 0.01), lists=2e4))
+    assert (run.policy, run.pending) != (policy, pending)
+    run.policy, run.memory, run.pending = policy, memory, pending
+
+
+@pytest.mark.parametrize("approval", [False, True])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_round_that_was_killed_decided_and_then_aborted_was_never_decided(approval, times):
+    run, rng = Run(approval=approval), np.random.default_rng(3)
+    run.decide(5, Sight(Seen(0.6, 0.01)))
+    for _ in range(times):
+        a_lost_decision(run, rng, 10)
+    run.ask(10)  # resumed, too few answers
+    for number in range(11, 15):
+        run.ask(number)
+    run.decide(15, Sight(Seen(0.3, 0.01)))
+    assert run.policy.version == 2 - approval
+    assert replay(run.events) == []
+
+
+def test_the_first_decision_of_a_ledger_may_be_lost():
+    run = Run()
+    a_lost_decision(run, np.random.default_rng(3), 5)
+    run.ask(5)
+    run.decide(10, Sight(Seen(0.3, 0.01)))
+    assert replay(run.events) == []
+
+
+def test_an_order_before_a_killed_round_that_was_then_aborted_replays():
+    run, rng = Run(), np.random.default_rng(3)
+    run.decide(5, Sight(Seen(0.6, 0.01)))
+    a_lost_decision(run, rng, 10)
+    run.order(9, "freeze")
+    run.ask(10)
+    run.order(10, "thaw")
+    run.ask(11)
+    run.decide(15, Sight(Seen(0.3, 0.01)))
+    assert replay(run.events) == []
+
+
+def test_a_decision_whose_round_was_closed_is_not_lost_to_the_rounds_after_it():
+    run, rng = Run(), np.random.default_rng(3)
+    policy, memory = run.policy, run.memory
+    run.decide(5, Sight(Seen(0.3, 0.01)))
+    run.ask(6)
+    run.policy, run.memory = policy, memory
+    run.decide(10, a_sight(run, rng))
+    assert any("begins with another policy" in sentence for sentence in replay(run.events))
+
+
+@pytest.mark.parametrize("rubbish", [None, "5", 5.0, True, [5], {}, float("nan")])
+def test_a_round_that_is_no_number_makes_nothing_lost_and_is_no_error(rubbish):
+    events = a_run(rounds=4).events
+    intents = [n for n, e in enumerate(events) if e["type"] == "intent"]
+    for n in intents:
+        events[n] = {"type": "intent", "round": rubbish}
+    assert replay(events) == []
+    for n in intents:
+        events[n] = {"type": "intent"}
+    assert replay(events) == []
+    decision = next(n for n, e in enumerate(events) if e["type"] == "decision")
+    events[decision]["round"] = rubbish
+    events.insert(decision + 1, {"type": "intent", "round": 5})
+    assert isinstance(replay(events), list)
 
 
 # --- with persons in between

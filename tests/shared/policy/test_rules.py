@@ -20,6 +20,7 @@ START = Memory(POLICY)
 TARGETS = Targets(recall=0.30, coverage=0.50, items=1000)
 GOOD, LOW = Seen(0.35, 0.01), Seen(0.20, 0.005)
 COVERED, NARROW = Seen(0.60, 0.02), Seen(0.20, 0.02)
+SHARP = Seen(0.35, 0.005)
 VAGUE = Seen(0.35, 0.03)  # too noisy to notice a loss of five percent
 
 
@@ -109,23 +110,34 @@ def test_one_knob_at_a_time_and_every_move_has_a_new_version_and_a_reason():
 
 
 def test_a_gap_is_only_reported_until_fairness_gives_it_a_weight():
-    gap = Seen(0.10, 0.02)
-    assert knobs(drive(GOOD, COVERED, 3, gap=gap)) == []
-    steps = drive(GOOD, COVERED, 12, targets=replace(TARGETS, fairness=1.0), gap=gap)
+    gap = Seen(0.100, 0.005)
+    assert knobs(drive(SHARP, COVERED, 3, gap=gap)) == []
+    steps = drive(SHARP, COVERED, 12, targets=replace(TARGETS, fairness=1.0), gap=gap)
     assert set(knobs(steps)) == {"weight popularity"}
     assert steps[0].policy.weights["popularity"] == pytest.approx(1.5)
     assert steps[-1].policy.weights["popularity"] == pytest.approx(4.0)
-    assert "gap 0.100 +- 0.020 between activity groups, weighed 1" in steps[0].reason
+    assert "gap 0.100 +- 0.005 between activity groups, weighed 1" in steps[0].reason
 
 
 def test_popularity_comes_in_where_it_is_off():
     policy = replace(POLICY, features=("text",))
-    steps = drive(GOOD, COVERED, 2, policy, replace(TARGETS, fairness=1.0), gap=Seen(0.10, 0.02))
+    steps = drive(SHARP, COVERED, 2, policy, replace(TARGETS, fairness=1.0), gap=Seen(0.10, 0.005))
     assert knobs(steps) == ["feature popularity", "weight popularity"]
 
 
+@pytest.mark.parametrize("features", [("text",), ("text", "popularity")])
+@pytest.mark.parametrize(("recall", "bar"), [(GOOD, 0.02), (VAGUE, 0.001)])
+def test_a_gap_moves_nothing_while_nobody_would_notice_what_that_costs(recall, bar, features):
+    (taken,) = drive(
+        recall, COVERED, 1, replace(POLICY, features=features), replace(TARGETS, fairness=1.0), gap=Seen(0.10, bar)
+    )
+    assert taken.decision == "hold"
+    assert taken.reason.startswith("gap 0.100 +- 0.0")
+    assert "might cost more recall than is noticed under +-0.0" in taken.reason
+
+
 def test_a_gap_within_its_noise_moves_nothing():
-    assert knobs(drive(GOOD, COVERED, 3, targets=replace(TARGETS, fairness=1.0), gap=Seen(0.10, 0.09))) == []
+    assert knobs(drive(SHARP, COVERED, 3, targets=replace(TARGETS, fairness=1.0), gap=Seen(0.02, 0.006))) == []
 
 
 # --- noise

@@ -126,6 +126,25 @@ def test_while_coverage_is_low_a_widening_neighbour_may_surely_cost_a_little():
         assert ("exposure price up" in {s.memory.knob for s in steps}) == turned
 
 
+@pytest.mark.parametrize(
+    ("knob", "field", "limit"), [("exposure price up", "exposure_price", 3.0), ("diversity up", "diversity", 0.3)]
+)
+def test_however_often_it_widens_it_does_not_go_further_than_so_far(knob, field, limit):
+    """Each step may surely cost a little while coverage is low; all of them together may not cost everything."""
+    targets = replace(TARGETS, coverage=0.9)
+    for begun in (0.0, limit, 2 * limit):
+        widest = replace(POLICY, depth=1000, exploration=0.5, **{field: begun})
+        steps = race(
+            lambda turned: -0.005 if turned == knob else -0.02,
+            150,
+            policy=widest,
+            targets=targets,
+            coverage=Seen(0.1, 0.01),
+            lists=1.0,
+        )
+        assert max(getattr(s.policy, field) for s in steps) == pytest.approx(max(begun, limit))
+
+
 def test_chance_places_need_no_race():
     steps = race(lambda _: 0.0, 2, bar=0.05, targets=replace(TARGETS, coverage=0.4), coverage=Seen(0.1, 0.03))
     assert [s.memory.knob for s in steps] == ["depth", "exploration"]

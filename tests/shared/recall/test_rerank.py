@@ -30,9 +30,11 @@ def a_world(seed=0, *, levels=None, excluded=0.3, items=ITEMS):
     rng = np.random.default_rng(seed)
     scores = rng.standard_normal((USERS, items)) if levels is None else rng.integers(0, levels, (USERS, items))
     vectors = rng.standard_normal((items, 5)).astype(np.float32)
+    never = rng.random((USERS, items)) < excluded
     return {
         "scores": scores.astype(np.float32),
-        "excluded": rng.random((USERS, items)) < excluded,
+        "excluded": never,
+        "seen": never.sum(axis=1),
         "price": np.zeros(items, np.float32),
         "vectors": vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
     }
@@ -246,7 +248,7 @@ def test_a_share_that_is_no_whole_number_of_places_holds_on_average(share):
     lost = 0
     for seed in range(2000):
         rng = np.random.default_rng(seed)
-        got = recommend(policy, scores, np.zeros((1, 100), bool), nothing, vectors, [rng])[0]
+        got = recommend(policy, scores, np.zeros((1, 100), bool), np.zeros(1, np.int64), nothing, vectors, [rng])[0]
         same = got == np.arange(99, 79, -1)
         assert same[: 20 - int(np.ceil(share * 20))].all()
         lost += int((~same).sum())
@@ -256,7 +258,7 @@ def test_a_share_that_is_no_whole_number_of_places_holds_on_average(share):
 
 def test_only_who_has_seen_enough_explores():
     world = a_world(6)
-    seen = world["excluded"].sum(axis=1)
+    seen = world["seen"]
     assert len(set(seen.tolist())) > 1
     policy = replace(POLICY, exploration=0.5, explore_from=int(seen.max()))
     plain, got = lists(replace(policy, exploration=0.0), world), lists(policy, world)
@@ -264,9 +266,17 @@ def test_only_who_has_seen_enough_explores():
     assert np.array_equal(changed, seen == seen.max())
 
 
+def test_what_is_excluded_for_another_reason_was_not_seen():
+    world = a_world(6) | {"seen": np.array([5, 0, 0, 5])}
+    policy = replace(POLICY, exploration=0.5, explore_from=5)
+    plain, got = lists(replace(policy, exploration=0.0), world), lists(policy, world)
+    assert (world["excluded"].sum(axis=1) > 5).all()
+    assert (plain != got).any(axis=1).tolist() == [True, False, False, True]
+
+
 def one_user(price):
     world = {name: value[:1] if value.ndim == 2 and name != "vectors" else value for name, value in a_world().items()}
-    return world | {"excluded": np.zeros((1, ITEMS), bool), "price": price}
+    return world | {"excluded": np.zeros((1, ITEMS), bool), "seen": np.zeros(1, np.int64), "price": price}
 
 
 def explored(policy, world):

@@ -66,6 +66,11 @@ def test_readings_are_tables_of_their_own_and_ours_decides_which_comes_first():
     assert "—" in table(rows(readings=(BOTH,)), TRAIN)
 
 
+def test_every_release_that_epsilon_is_spent_on_is_named():
+    assert "updates, measurements, one-off statistics and profiles;" in written()
+    assert "updates, measurements, one-off statistics;" in written("model.encoder=mean")
+
+
 def test_tuned_rows_say_so():
     assert "does not cover that choice" not in written()
     tuned = outcome(TUNED, 8.0, tuning="not covered: chosen here")

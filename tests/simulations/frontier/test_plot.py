@@ -64,6 +64,19 @@ def test_both_files_are_written_the_same_every_time_with_names_as_text(tmp_path)
     assert all(word in words for word in ("fedrecall", "DP-EASE", "EASE", "no DP", "recall@20", "ndcg@10", "title &"))
 
 
+def test_a_full_disk_leaves_the_pictures_that_were_there(tmp_path, monkeypatch):
+    draw(ROWS, "before", tmp_path / "x")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shared.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        draw(ROWS, "after", tmp_path / "x")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_one_epsilon_alone_is_drawn(tmp_path):
     draw(collect([outcome("fedrecall", 8.0, 0.0)]), "", tmp_path / "x")
     draw(collect([outcome("fedrecall", None, 0.2)]), "", tmp_path / "y")

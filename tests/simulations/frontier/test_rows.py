@@ -40,6 +40,11 @@ def test_epsilons_that_are_none_are_refused_by_name(text):
         parse_epsilons(text)
 
 
+def test_epsilons_whose_folders_would_have_one_name_are_refused():
+    with pytest.raises(ConfigError, match="two of them are called 8, to six digits"):
+        parse_epsilons("4,8,8.0000001")
+
+
 @pytest.mark.parametrize("text", ["", " ", "-1", "1.5", "x", "1,1", "0,²"])
 def test_seeds_that_are_none_are_refused_by_name(text):
     with pytest.raises(ConfigError, match="--seeds"):

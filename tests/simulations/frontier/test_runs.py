@@ -125,6 +125,14 @@ def test_a_folder_with_something_else_in_it_is_refused(made, ask, tmp_path):
     assert made == []
 
 
+def test_a_folder_with_the_drafts_of_a_killed_process_goes_on(made, ask, tmp_path):
+    ask(asked(epsilons=(8.0,), seeds=(0,)))
+    (tmp_path / "out" / ".peers-seed-0.json.77.new").write_text("{")
+    (tmp_path / "out" / ".epsilon-8-seed-0.code.77.new").write_text("")
+    ask(asked(epsilons=(8.0,), seeds=(0,)))
+    assert made == ["epsilon-8-seed-0"]
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [
@@ -162,6 +170,17 @@ def test_code_that_changed_since_a_run_is_remarked_on(made, ask, monkeypatch):
     assert found.remarks == ("epsilon-8-seed-0 was made by an earlier state of the code.",)
 
 
+def test_a_run_that_went_on_under_other_code_is_remarked_on(made, ask, monkeypatch):
+    made.append("stop")
+    with pytest.raises(KeyboardInterrupt):
+        ask(asked(epsilons=(8.0,), seeds=(0,)))
+    made.clear()
+    monkeypatch.setattr(runs, "digest", lambda _: "other")
+    found = ask(asked(epsilons=(8.0,)))
+    assert made == ["resumed epsilon-8-seed-0", "epsilon-8-seed-1"]
+    assert found.remarks == ("epsilon-8-seed-0 was made by an earlier state of the code.",)
+
+
 def test_a_run_that_ended_early_is_remarked_on(made, ask, monkeypatch):
     monkeypatch.setitem(SUMMARY, "stopped", "budget exhausted")
     monkeypatch.setitem(SUMMARY, "rounds_done", 2)
@@ -184,6 +203,23 @@ def test_a_digest_depends_on_the_code(tmp_path, monkeypatch):
     assert before == digest(("a.py",))
     (tmp_path / "a.py").write_text("2")
     assert digest(("a.py",)) != before
+
+
+def test_a_digest_leaves_out_what_audits_runs_because_no_run_imports_it(tmp_path, monkeypatch):
+    read = [runs._ROOT / part for part in runs._RUNS]
+    files = [file for part in read for file in (part.rglob("*.py") if part.is_dir() else [part])]
+    audit = runs._ROOT / runs._UNUSED
+    assert [f for f in files if "shared.audit" in f.read_text() and not f.is_relative_to(audit)] == []
+    monkeypatch.setattr(runs, "_ROOT", tmp_path)
+    (tmp_path / "shared" / "audit").mkdir(parents=True)
+    (tmp_path / "shared" / "a.py").write_text("1")
+    before = digest(("shared",))
+    (tmp_path / "shared" / "audit" / "b.py").write_text("1")
+    assert digest(("shared",)) == before
+
+
+def test_a_digest_of_runs_holds_the_model_that_is_judged():
+    assert "simulations/model.py" in runs._RUNS
 
 
 def test_every_file_that_a_digest_names_exists():
