@@ -82,3 +82,23 @@ def device_command(
         typer.echo(json.dumps(result))
     else:
         show(result, Console(highlight=False))
+
+
+@bench_app.command("audit")
+def audit_command(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of the run that is audited.")] = 10_000,
+    clients: Annotated[int, typer.Option("--clients", min=2, help="Clients, each with a ledger and a key.")] = 1_000,
+    cohort: Annotated[int, typer.Option("--cohort", min=2, help="Clients asked in each round.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """The audit of a long run's ledgers: time and memory beside reading their JSON; about two minutes."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
+
+    from simulations.benchmarks.audit import Plan, measure, show  # noqa: PLC0415 - as above
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json)
+    result = measure(lambda sentence: progress.print(sentence, markup=False), Plan(rounds, clients, cohort))
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result, Console(highlight=False))

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from shared.errors import FedrecallError
+from simulations.attack_cli import attack_command
 from simulations.bench_cli import bench_app
 from simulations.cold_cli import adapt_command, cold_command
 from simulations.compression_cli import compression_command
@@ -241,6 +242,7 @@ def recommend_command(
 
 
 for name, command in (
+    ("attack", attack_command),
     ("frontier", frontier_command),
     ("cold", cold_command),
     ("adapt", adapt_command),
