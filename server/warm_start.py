@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from shared.encoder.profile import as_parameters, popular, popularity_direction, unpacked
 from shared.encoder.spec import EncoderSpec, Floats, unpack
 
-LARGEST_RANK: Final = 64
+LARGEST_RANK: Final = 32
 LARGEST_WIDTH: Final = 1024
 
 

@@ -150,7 +150,7 @@ def _term(name: str) -> Text:
 
 def _small(value: float | None) -> Text:
     """A probability as a person says it."""
-    if value is None or not 0.0 < value < 1.0:
+    if value is None or not 1e-300 < value < 1.0:  # the inverse of less is no number
         return _number(value)
     return word("page", "small", value=value, ones=round(1.0 / value))
 
