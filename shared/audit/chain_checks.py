@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from shared.audit.evidence import Charge, Evidence, Payment, Sealed, ServerLog, Sum
 from shared.audit.findings import Finding, Place, Value
 from shared.audit.reconcile import reconcile_findings
-from shared.audit.verdicts import Wrong, judged, ledger
+from shared.audit.verdicts import SHOWN, Wrong, judged, ledger
 from shared.policy.replay import replay
 
 FINISHED: Final = "finished"
@@ -25,8 +26,13 @@ def chain_findings(e: Evidence) -> list[Finding]:
     """Everything under clause 7."""
     made = [_chain_server(e), _chain_client(e), _keys_server(e), *_keys_client(e)]
     made += _of_server(e.server) if e.server else [ledger(check, "cannot tell") for check in _SERVER_ONLY]
-    made += [_order_client(e), *_replays(e)]
-    return made + reconcile_findings(e)
+    made += [_order_client(e), *_replays(e), *reconcile_findings(e)]
+    read = (*([e.server.file] if e.server else []), *(log.file for log in e.clients[:SHOWN]))
+    # What passes was seen in the ledgers as a whole.
+    return [
+        one if one.places or one.outcome != "pass" else replace(one, places=tuple(Place(file) for file in read))
+        for one in made
+    ]
 
 
 _SERVER_ONLY: Final = ("order", "gaps", "tail-server", "decisions")

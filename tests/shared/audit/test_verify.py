@@ -9,7 +9,7 @@ import pytest
 from shared.audit.findings import CLAUSES, EXIT_CODES, Finding
 from shared.audit.reading import read_evidence
 from shared.audit.texts import LANGUAGES, clause_title, sentence, uncovered
-from shared.audit.verify import BEYOND, verify
+from shared.audit.verify import BEYOND, OF_CHARGES, verify
 
 
 @pytest.fixture
@@ -106,3 +106,14 @@ def test_everything_that_is_found_has_a_sentence(made, planned, trust, kind, lan
         assert all(sentence(finding, language) for finding in (*report.findings, report.verdict))
         assert all(uncovered(key, language) for key in report.not_covered)
         assert all(clause_title(clause, language) for clause in report.outcomes)
+
+
+def test_where_nothing_can_be_read_nothing_of_it_passes(folder):
+    ledger = folder / "ledger.jsonl"
+    ledger.write_bytes(b"{}\n")
+    passed = {f.check for f in audited(folder).findings if f.outcome == "pass"}
+    assert passed.isdisjoint(OF_CHARGES)
+
+
+def test_whatever_the_ledgers_decide_names_where_it_is_seen(folder):
+    assert [f.check for f in complete(folder).findings if f.clause == 7 and not f.places] == []
