@@ -23,11 +23,12 @@ def attack_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
 ) -> None:
     """Lower bounds, record and replay, noise, membership: write RUN/attack.json for fedrecall-audit; two minutes."""
-    from simulations.attack.run import attack, lines, write_attack  # noqa: PLC0415 - heavy imports wait
+    from simulations.attack.run import attack, check_writable, lines, write_attack  # noqa: PLC0415 - heavy imports wait
     from simulations.attack.subject import read_subject  # noqa: PLC0415 - as above
     from simulations.download import cache_folder  # noqa: PLC0415 - as above
     from simulations.screen import open_screen  # noqa: PLC0415 - as above
 
+    check_writable(folder)
     with open_screen(quiet=quiet or as_json) as screen:
         subject = read_subject(folder, data=data, cache=cache_folder(), source=from_, say=screen.say)
         result = attack(subject, canaries=canaries, seed=seed, tell=screen.say)

@@ -16,7 +16,7 @@ from shared.audit.accountants import accountant_findings
 from shared.audit.evidence import Evidence, ServerLog
 from shared.audit.executed import Executed, bound, executed, kinds_of, rho_by_client, sampled_of
 from shared.audit.findings import Finding, Outcome, Place
-from shared.audit.found import at, found, number, plan_of, printed
+from shared.audit.found import at, found, number, plan_of, printed, short
 from shared.audit.over_time import Curve, curves
 from shared.audit.records import plan_of as read_plan
 from shared.privacy import accounting
@@ -98,13 +98,16 @@ def _claims(e: Evidence, run: Executed) -> Iterator[Finding]:
             if name != "if_others_collude"  # clause 4
         ]
     given = [(name, claim, bound_, place) for name, claim, bound_, place in told if claim is not None]
+    unread = [*_unread(e)]
+    for name, said in unread:
+        yield found(1, "claim-unreadable", "fail", [told[-1][3]], claim=name, printed=said)
     impossible = [one for one in given if one[2] is None]
     low = [one for one in given if one[2] is not None and not claim_holds(one[1], one[2])]
     for name, claim, _, place in impossible:
         yield found(1, "claim-impossible", "fail", [place], claim=name, printed=claim)
     for name, claim, bound_, place in low:
         yield found(1, "claim-is-bound", "fail", [place], claim=name, printed=claim, recomputed=bound_)
-    if not low and not impossible:
+    if not low and not impossible and not unread:
         places = list(dict.fromkeys(place for *_, place in given))
         smallest = min(claim for name, claim, _, _ in given if not name.endswith("_amplified"))
         yield found(
@@ -120,6 +123,18 @@ def claim_holds(claim: float, least: float) -> bool:
 def _missing(claim: float | None, least: float, place: Place) -> Iterator[Finding]:
     if claim is None:
         yield found(1, "claim-missing", "fail", [place], claim="epsilon", recomputed=least)
+
+
+def _unread(e: Evidence) -> Iterator[tuple[str, str]]:
+    """(name, in short) of printed claims that are no numbers: whoever reads them may take them for some."""
+    for name in ("epsilon_claims", "claims"):
+        said = printed(e, name)
+        if isinstance(said, Mapping):
+            for key, value in said.items():
+                if value is not None and number(value) is None:
+                    yield f"{name}.{str(key)[:40]}", short(value)
+        elif said is not None:
+            yield name, short(said)
 
 
 def _printed_claims(e: Evidence) -> Mapping[str, Any]:
@@ -194,18 +209,20 @@ def _delta(e: Evidence) -> Iterator[Finding]:
     if plan is None:
         return
     users = number(printed(e, "users"))
-    people = max(plan.population, int(users) if users is not None and 0 <= users < 1e15 else 0)
+    asked = {client for charge in e.server.charges for client in charge.cohort} if e.server else set()
+    told = int(users) if users is not None and 0 <= users < 1e15 else 0
+    people = max(plan.population, len(asked), told)
     outcome: Outcome = "pass" if plan.delta * people < 1.0 else "fail"
     yield found(1, "delta-below", outcome, _plan_places(e), delta=plan.delta, people=people)
     if e.printed is None:
         return
-    told, place = number(printed(e, "delta")), at(e.printed.file)
-    if told is None:
+    said, place = number(printed(e, "delta")), at(e.printed.file)
+    if said is None:
         yield found(1, "delta-as-planned", "cannot tell", place)
-    elif math.isclose(told, plan.delta, rel_tol=1e-9):
-        yield found(1, "delta-as-planned", "pass", place, delta=told)
+    elif math.isclose(said, plan.delta, rel_tol=1e-9):
+        yield found(1, "delta-as-planned", "pass", place, delta=said)
     else:
-        yield found(1, "delta-as-planned", "fail", place, printed=told, planned=plan.delta)
+        yield found(1, "delta-as-planned", "fail", place, printed=said, planned=plan.delta)
 
 
 def _parameters(e: Evidence) -> Iterator[Finding]:

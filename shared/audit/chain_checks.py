@@ -88,7 +88,13 @@ def _keys_client(e: Evidence) -> list[Finding]:
             wrong.append(Wrong(file, line, {"client": client, "key": key, "expected": known[client]}))
     if not seen:
         return [ledger("keys-client", "cannot tell", ledgers=len(e.clients))]
-    return [judged("keys-client", wrong, clients=len(seen))]
+    listed = {*known.values()}
+    strange = [log for log in e.clients if log.key not in listed and not any(p.client in known for p in log.payments)]
+    made = [judged("keys-client", wrong, clients=len(seen))]
+    if strange:
+        places = tuple(Place(log.file) for log in strange[:SHOWN])
+        made.append(ledger("keys-client-unlisted", "cannot tell", places, count=len(strange)))
+    return made
 
 
 def _signers(e: Evidence, known: Mapping[str, str]) -> Iterable[tuple[str, str | None, str, int]]:

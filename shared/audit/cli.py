@@ -157,7 +157,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ModuleNotFoundError as error:
-        if error.name not in {"dp_accounting", "jinja2", "prv_accountant"}:
+        if error.name not in {"dp_accounting", "jinja2", "prv_accountant", "scipy"}:
             raise
         typer.echo(f"fedrecall-audit: {error.name} is missing: pip install 'fedrecall[audit]'", err=True)
         code = USAGE

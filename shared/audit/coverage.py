@@ -105,6 +105,7 @@ def _ending(e: Evidence, server: ServerLog) -> Iterator[Finding]:
     if e.printed is not None:
         told.append((at(e.printed.file), e.printed.content.get("model")))
     seen = {(event.get("round"), _value(event, "sight", "recall")) for _, event in server.events if _is(event)}
+    seen = {one for one in seen if one[1] is not None}  # a decision that tells nothing vouches for nothing
     checked = 0
     for places, model in told:
         if not isinstance(model, Mapping) or model.get("estimate") is None:

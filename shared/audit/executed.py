@@ -159,18 +159,20 @@ def _exchanges(
             name[0],
             name[2],
             _mechanism(plan, name[2], paid.get(name, []), sums.get(name)),
-            _clients(charges.get(name), paid.get(name, []), covered),
+            _clients(charges.get(name), sums.get(name), paid.get(name, []), covered),
         )
         for name in names
     )
 
 
-def _clients(charge: Charge | None, paid: list[Payment], covered: set[str]) -> tuple[str, ...]:
-    """Who paid; of those asked whose ledger is not at hand, everybody."""
+def _clients(charge: Charge | None, made: Sum | None, paid: list[Payment], covered: set[str]) -> tuple[str, ...]:
+    """Who paid; of those asked whose ledger is not at hand, everybody; and whom the server itself counted in a sum."""
     own = tuple(payment.client for payment in paid)
     if charge is None:
         return own
-    return own + tuple(client for client in charge.cohort if client not in covered)
+    free = covered if made is None else covered & {*made.declined, *made.failed}
+    known = free.union(own)
+    return own + tuple(client for client in charge.cohort if client not in known)
 
 
 def _mechanism(plan: PrivacyPlan, release: Release, paid: list[Payment], made: Sum | None) -> Mechanism:

@@ -78,6 +78,9 @@ def _collusion(e: Evidence, server: ServerLog) -> Iterator[Finding]:
     if plan is None or plan.epsilon is None:
         return
     least = _alone(plan, server)
+    if least is None and e.printed is None:
+        yield found(4, "collusion-central", "cannot tell", plan_place(e))
+        return
     if e.printed is None or "epsilon_if_others_collude" not in e.printed.content:
         yield found(4, "collusion", "cannot tell", recomputed=least)
         return

@@ -34,7 +34,7 @@ class _Sides:
 
 def reconcile_findings(e: Evidence) -> list[Finding]:
     """Every check that needs clients' ledgers, or both sides."""
-    made = [*_key_shared(e), *_unsigned(e), *_unpaid(e), *_sealed_once(e)]
+    made = [*_key_shared(e), *_unsigned(e), *_unpaid(e), *_unpinned(e), *_sealed_once(e)]
     if e.server is None:
         return [*made, *(ledger(check, "cannot tell") for check in _BOTH)]
     logs: dict[str, ClientLog] = {}
@@ -90,6 +90,17 @@ def _unpaid(e: Evidence) -> list[Finding]:
             if not paid.get(_name(one), one.line) < one.line
         ]
     return [judged("result-unpaid", wrong)] if wrong else []
+
+
+def _unpinned(e: Evidence) -> list[Finding]:
+    """A payment for a run whose plan its ledger did not pin before, or pinned twice: a run is held to one plan."""
+    wrong: list[Wrong] = []
+    for log in e.clients:
+        first: dict[str, int] = {}
+        lines = [(pin.line, pin.run) for pin in log.pins if first.setdefault(pin.run, pin.line) < pin.line]
+        lines += [(one.line, one.run) for one in log.payments if not first.get(one.run, one.line) < one.line]
+        wrong += [Wrong(log.file, line, {"run": run}) for line, run in lines]
+    return [judged("pinned", wrong)] if wrong else []
 
 
 def _sealed_once(e: Evidence) -> list[Finding]:
@@ -155,10 +166,10 @@ def _walk(one: Sum, charge: Charge | None, sides: _Sides, tally: _Tally) -> None
         tally.wrong.append(Wrong(sides.server.file, one.line, {"why": why, "round": one.round}))
 
     cohort = frozenset(charge.cohort if charge else ())
-    named = 0
+    named: list[str] = []
     for receipt, clients in one.receipts:
         tally.receipts += 1
-        named += len(clients)
+        named += clients
         if receipt.round != one.round:
             bad("round")
         if not cohort.issuperset(clients):
@@ -167,8 +178,11 @@ def _walk(one: Sum, charge: Charge | None, sides: _Sides, tally: _Tally) -> None
             bad(why)
         if why := _in_ledger(receipt, one, sides, tally):
             bad(why)
-    if named != one.survivors:
+    gone = {*one.declined, *one.failed}
+    if len(named) != one.survivors or not gone.isdisjoint(named):
         bad("absent")
+    if len(set(named)) < len(named):
+        bad("twice")
 
 
 def _grown(receipt: Receipt, clients: Sequence[str], last: dict[str, tuple[str, int]]) -> str | None:
@@ -254,23 +268,24 @@ def _unasked(one: Payment, charge: Charge | None, cohort: frozenset[str], *, who
 
 
 def _results_paid(sides: _Sides) -> Finding:
-    """Whoever is in a sum has a vector in its own ledger: survivors never outnumber results."""
-    made: defaultdict[tuple[int, int, str], list[tuple[str, str]]] = defaultdict(list)
+    """Whoever is in a sum has a vector in its own ledger, before its receipt: survivors never outnumber results."""
+    made: defaultdict[tuple[int, int, str], dict[tuple[str, str], int]] = defaultdict(dict)
     for key, log in sides.logs.items():
         for one in log.results:
             if one.run == sides.server.run:
-                made[one.round, one.attempt, one.release].append((key, one.client))
+                made[one.round, one.attempt, one.release].setdefault((key, one.client), one.line)
     wrong, sums = [], 0
     for total in sides.server.sums:
-        shown = frozenset(made.get((total.round, total.attempt, total.release), ()))
-        told = [(receipt.key, clients) for receipt, clients in total.receipts if receipt.key in sides.logs]
+        shown = made.get((total.round, total.attempt, total.release), {})
+        told = [(receipt, clients) for receipt, clients in total.receipts if receipt.key in sides.logs]
         sums += bool(told)
-        for key, clients in told:
-            log = sides.logs[key]
+        for receipt, clients in told:
+            # A vector that stands behind the receipt was not in the ledger when the client signed for it.
             wrong += [
                 Wrong(sides.server.file, total.line, _missing(client, total))
                 for client in clients
-                if (key, client) not in shown and log.broken is None
+                if not shown.get((receipt.key, client), receipt.seq) < receipt.seq
+                and sides.logs[receipt.key].broken is None
             ]
     return judged("results-paid", wrong, sums=sums) if sums else ledger("results-paid", "cannot tell")
 

@@ -148,7 +148,7 @@ def canary_audit(
         canaries: how many at most; no more than an update has numbers, or they would hide one another.
         seed: of coins, directions and noise; None = from the operating system.
         server: for the final model; None = plain averaging (McMahan et al. 2017) from zeros.
-        confidence: of each bound.
+        confidence: of each bound by itself.
         tell: told what is being done.
 
     Raises:
@@ -171,11 +171,13 @@ def canary_audit(
         part = plan.update.participations / max(plan.rounds, plan.update.participations)
         views["final model"] = (final, games[0].signal * part)
     tell("canaries: bounds")
+    count = len(views) * len(METHODS)
     inside = games[0].inside
     return {
         "claimed": claims(plan).largest,
         "delta": plan.delta,
         "confidence": confidence,
+        "together": max(0.0, 1.0 - count * (1.0 - confidence)),  # of all bounds at once (Bonferroni)
         "bounds": [
             _bound(plan, method, view, seen, math.sqrt(signal), inside, confidence)
             for view, (seen, signal) in views.items()
@@ -210,7 +212,9 @@ def server_of(job: Job, seed: Seed = None) -> Server:
             state.parameters,
             people,
         )
-    deviation = job.update_noise(_members(job.plan)) / people
+    # A grid unit is the least that a sum is off by; of no noise at all nothing could be solved.
+    mechanism = job.plan.update
+    deviation = max(job.update_noise(_members(job.plan)), mechanism.clip / mechanism.steps) / people
     known, text = known_of(state), job.bucket_text
 
     step = partial(learn, job.encoder, noise=deviation, known=known, people=people, text=text)

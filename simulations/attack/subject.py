@@ -29,6 +29,7 @@ from simulations.run import job_of
 from simulations.seeding import clock, generator, identities, signing_key
 from simulations.world import World, load_world, stores_of
 
+_LAST: Final = "report.html"  # marks the end of a run
 _KEYS_OF: Final = 0  # seed of the keys of a rehearsal: they sign nothing that leaves this process
 
 
@@ -69,13 +70,15 @@ def read_subject(folder: Path, *, data: Path | None, cache: Path, source: Path |
     world = load_world(config, cache, source, say)
     made = job_of(config, world, run)
     job = replace(made, plan=plan)
-    remark = "" if made.plan == plan else "this code and these data make another plan than the ledger's, which is used"
+    remarks = ["this code and these data make another plan than the ledger's, which is used"] * (made.plan != plan)
+    if not (folder / _LAST).exists():
+        remarks.append("the run is not finished: attacked is all that its plan allows, under the model it has by now")
     checkpoint = folder / CHECKPOINT
     seed = None if config.seed == "none" else config.seed
     state = load_state(checkpoint) if checkpoint.exists() else initial_state(job, generator(seed, "model"))
     if len(state.parameters) != job.encoder.size:
         raise RunError(f"{checkpoint}: {len(state.parameters)} parameters, this run's model has {job.encoder.size}")
-    return Subject(config, world, job, state, remark)
+    return Subject(config, world, job, state, "; ".join(remarks))
 
 
 def tasks_of(subject: Subject) -> dict[Release, Task]:

@@ -501,6 +501,46 @@ def stranger_in_sum(f: Forgery) -> None:
     intent.event["cohort"] = intent.event["cohort"][1:]
 
 
+def twice_in_sum(f: Forgery) -> None:
+    """Who did not answer is made up for by a second receipt of who did: noise is stated for one too many."""
+    receipts = of(f.server, "result", round=1, release="update")[0].event["receipts"]
+    (first, *_), (file, at) = receipts[0]["clients"], receipts[0]["of"]
+    last, entries = receipts[-1]["clients"].pop(), f.clients[receipts[0]["of"][0]]
+    gone = [e for e in entries if e.event.get("client") == last and e.event["release"] == "update"]
+    gone = [e for e in gone if e.event["round"] == 1]
+    (head,) = (e for e in entries if e.seq == at)
+    entries.insert(entries.index(head) + 1, Entry(dict(head.event), 1_000_001))
+    f.clients[file] = [e for e in entries if e not in gone]
+    receipts.insert(1, {**receipts[0], "clients": [first], "of": (file, 1_000_001)})
+
+
+def vector_behind_receipt(f: Forgery) -> None:
+    """A client signed for its ledger first, and wrote down the vector that left afterwards."""
+    (entries,) = f.clients.values()
+    sealed = of(entries, "result", client="1", round=1, release="update")[0]
+    receipts = of(f.server, "result", round=1, release="update")[0].event["receipts"]
+    (at,) = (r["of"][1] for r in receipts if "1" in r["clients"])
+    entries.remove(sealed)
+    entries.insert(1 + next(n for n, entry in enumerate(entries) if entry.seq == at), sealed)
+
+
+def unpinned(f: Forgery) -> None:
+    """Clients pay for a run that they pinned no plan of: no ledger of theirs says what it was held to."""
+    for file, entries in f.clients.items():
+        f.clients[file] = [entry for entry in entries if entry.event["type"] != "plan"]
+
+
+def ledgers_of_another_run(f: Forgery) -> None:
+    """The clients' ledgers are of another run, the receipts are gone, and the claim is a tenth."""
+    for entry in all_clients(f):
+        if "run" in entry.event:
+            entry.event["run"] = "another"
+    for entry in of(f.server, "result"):
+        entry.event["receipts"] = []
+    f.summary["epsilon"] /= 10
+    f.summary["epsilon_claims"] = {n: v and v / 10 for n, v in f.summary["epsilon_claims"].items()}
+
+
 def other_plan(f: Forgery) -> None:
     """Half of the clients were told another plan, with more noise than the sums have."""
     split(f)
@@ -557,6 +597,12 @@ def cut_server(f: Forgery) -> None:
 
 def bound_above(f: Forgery) -> None:
     f.attack["canaries"]["bounds"][0]["epsilon"] = f.summary["epsilon"] + 1.0
+
+
+def weaker_attack(f: Forgery) -> None:
+    """What the attack found is edited down; how many guesses were right still stands there."""
+    for bound in f.attack["canaries"]["bounds"]:
+        bound["epsilon"] /= 2
 
 
 def other_attack(f: Forgery) -> None:
@@ -695,6 +741,7 @@ GALLERY = (
     Broken(uncharged_measurement, 3, "metrics-charged"),
     Broken(collusion_understated, 4, "collusion"),
     Broken(lost_dropouts, 4, "dropouts"),
+    Broken(ledgers_of_another_run, 1, "claim-is-bound"),
     Broken(few_survivors, 5, "cohort-survivors"),
     Broken(noise_overstated, 5, "noise-in-sum"),
     Broken(half_shares, 5, "share"),
@@ -720,11 +767,15 @@ GALLERY = (
     Broken(cut_server, 7, "tail-server", outcome="cannot tell"),
     Broken(forged_receipt, 7, "receipts"),
     Broken(stranger_in_sum, 7, "receipts"),
+    Broken(twice_in_sum, 7, "receipts"),
+    Broken(vector_behind_receipt, 7, "results-paid"),
+    Broken(unpinned, 7, "pinned"),
     Broken(unasked_payment, 7, "payments-asked"),
     Broken(remasked, 7, "sealed-once"),
     Broken(edited_decision, 7, "decisions"),
     Broken(other_attack, 9, "attack-of-this-run"),
     Broken(bound_above, 9, "lower-bound"),
+    Broken(weaker_attack, 9, "bound-as-counted"),
     Broken(doubled_clip, 9, "record-replay", raw=True),
     Broken(halved_noise, 9, "white-box", raw=True),
     Broken(leaky, 9, "membership"),

@@ -236,7 +236,7 @@ def test_a_charge_counts_where_the_clients_own_ledger_is_not_at_hand(made):
 
 
 def test_who_paid_less_often_than_it_was_asked_makes_the_bound_smaller_not_the_claim_false(made):
-    evidence = complete(made())
+    evidence = with_server(complete(made()), sums=())  # whom a sum counted is in it whatever they say
     log = evidence.clients[0]
     once = replace(log, payments=tuple(one for one in log.payments if one.round != 1))
     fewer = replace(evidence, clients=(once,))
@@ -258,6 +258,23 @@ def test_delta_must_be_below_one_in_all_people(made):
     evidence = complete(made())
     assert failed(printing(evidence, users=200_000))["delta-below"].values == {"delta": 1e-5, "people": 200_000}
     assert "delta-below" not in failed(printing(evidence, users=99_999))
+
+
+def test_everybody_who_was_asked_counts_as_people_whatever_population_is_told(made):
+    evidence = complete(made())
+    crowd = tuple(str(number) for number in range(100_000))
+    charges = (replace(evidence.server.charges[0], cohort=crowd), *evidence.server.charges[1:])
+    assert failed(with_server(evidence, charges=charges))["delta-below"].values["people"] == 100_000
+
+
+@pytest.mark.parametrize("said", ["0.1", [0.1], float("nan"), True])
+def test_a_claim_that_is_no_number_cannot_be_checked_so_it_fails(made, said):
+    evidence = complete(made())
+    claims_ = {**evidence.printed.content["epsilon_claims"], "server": said}
+    assert failed(printing(evidence, epsilon_claims=claims_))["claim-unreadable"].values["claim"] == (
+        "epsilon_claims.server"
+    )
+    assert failed(printing(evidence, epsilon_claims=said))["claim-unreadable"].values["claim"] == "epsilon_claims"
 
 
 def test_parameters_beside_the_claim_are_the_plans(made):

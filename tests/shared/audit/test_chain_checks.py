@@ -105,6 +105,15 @@ def test_another_key_than_the_auditors_is_another_client(clean):
     assert {place.file for place in finding.places} == {"clients.jsonl", "ledger.jsonl"}
 
 
+def test_a_ledger_whose_key_and_clients_the_auditor_does_not_list_stays_open(clean):
+    (log,) = clean.clients
+    other = tuple(replace(one, client="99") for one in log.payments)
+    more = replace(clean, clients=(log, replace(log, key="e" * 64, payments=other, results=(), file="other.jsonl")))
+    finding = found(more)["keys-client-unlisted"]
+    assert (finding.outcome, finding.values, finding.places[0].file) == ("cannot tell", {"count": 1}, "other.jsonl")
+    assert "keys-client-unlisted" not in found(clean)
+
+
 def test_keys_of_clients_that_no_ledger_names_tell_nothing(clean):
     assert found(replace(clean, keys={"stranger": "0" * 64}))["keys-client"].outcome == "cannot tell"
 

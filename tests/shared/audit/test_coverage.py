@@ -91,6 +91,14 @@ def test_an_end_that_tells_an_estimate_of_its_own_fails(made, model):
     assert set(failed(with_printed(evidence, model=model))) == {"ending-charged"}
 
 
+@pytest.mark.parametrize("estimate", [{"value": "0.9"}, "0.9", [0.9], {"value": None}])
+def test_a_decision_that_saw_nothing_vouches_for_no_estimate(made, estimate):
+    evidence = made()
+    evidence = with_server(evidence, events=(*evidence.server.events, (11, decision(1, recall=None))))
+    told = with_printed(evidence, model={"round": 1, "estimate": estimate})
+    assert "ending-charged" in failed(told)
+
+
 def test_metrics_of_an_oracle_are_for_simulations(made, planned):
     assert "metrics-outside" not in outcomes(with_printed(made(), test={"recall@20": 0.4}))
     deployment = made(planned(kind="deployment"), "os", "2026-11-24")

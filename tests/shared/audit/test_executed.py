@@ -55,10 +55,19 @@ def test_a_clean_run_was_executed_as_planned(made, planned, trust):
 
 def test_a_client_with_a_ledger_is_counted_by_it_and_one_without_by_the_servers(made):
     evidence = made()
+    lost = replace(evidence.server.sums[1], failed=("2",), survivors=9)
+    evidence = with_server(evidence, sums=(evidence.server.sums[0], lost, *evidence.server.sums[2:]))
     some = paying(evidence, lambda one: None if one.client == "1" or (one.client, one.round) == ("2", 1) else one)
     assert covered_clients(some) == set(evidence.server.charges[0].cohort) - {"1"}
     spent = rho_by_client(the_run(some).exchanges)
     assert spent["1"] == spent["3"] > spent["2"]
+
+
+def test_whom_the_server_counted_in_a_sum_counts_whatever_the_ledger_at_hand_says(made):
+    """Or ledgers of the same names, of another run, would make a run free."""
+    evidence = made()
+    elsewhere = paying(evidence, lambda one: replace(one, run="another"))
+    assert rho_by_client(the_run(elsewhere).exchanges) == rho_by_client(the_run(evidence).exchanges)
 
 
 def test_a_payment_that_no_charge_knows_counts_too(made):
@@ -74,7 +83,7 @@ def test_a_charge_written_twice_counts_once(made):
 
 
 def test_payments_of_other_runs_are_none_of_this_run(made):
-    evidence = made()
+    evidence = with_server(made(), sums=())  # killed: whom a sum counted is in it whatever they say
     other = paying(evidence, lambda one: replace(one, run="other") if one.round == 1 else one)
     assert sum(len(one.clients) for one in the_run(other).exchanges) == 30
 

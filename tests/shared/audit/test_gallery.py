@@ -136,7 +136,17 @@ def test_the_gallery_holds_all_that_the_issue_lists_and_more():
 
 
 @pytest.mark.parametrize(
-    "name", ["edited-epsilon", "metric-outside", "remasked", "edited-decision", "noise-overstated"]
+    "name",
+    [
+        "edited-epsilon",
+        "metric-outside",
+        "remasked",
+        "edited-decision",
+        "noise-overstated",
+        "twice-in-sum",
+        "vector-behind-receipt",
+        "weaker-attack",
+    ],
 )
 def test_a_lie_that_is_signed_anew_is_the_only_thing_that_fails(good, tmp_path, name):
     """So the check that catches it understands it, and no broken chain gives it away."""

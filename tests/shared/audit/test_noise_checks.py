@@ -182,6 +182,13 @@ def test_central_noise_promises_nothing_against_the_server(made, planned):
     assert set(failed(with_printed(evidence, epsilon_claims=against))) == {"collusion-central"}
 
 
+def test_central_noise_without_a_summary_leaves_open_what_is_said_against_the_server(made, planned):
+    evidence = replace(made(planned(trust="central")), printed=None)
+    found = {finding.check: finding.outcome for finding in noise_findings(evidence)}
+    assert found["collusion-central"] == "cannot tell"
+    assert "collusion" not in found
+
+
 def test_a_plan_without_privacy_protects_nobody(made, planned):
     assert "recipients-none" in failed(made(planned(epsilon=None)))
 

@@ -13,9 +13,9 @@ from shared.privacy.plan import claims
 
 
 def fewer(evidence, kept):
-    """With the payments that ``kept(payment)`` keeps."""
-    log = evidence.clients[0]
-    return replace(evidence, clients=(replace(log, payments=tuple(filter(kept, log.payments))),))
+    """With the payments that ``kept(payment)`` keeps, before any sum counted anybody."""
+    log, server = evidence.clients[0], replace(evidence.server, sums=())
+    return replace(evidence, server=server, clients=(replace(log, payments=tuple(filter(kept, log.payments))),))
 
 
 def test_people_who_all_took_part_alike_spent_alike_and_all_that_was_allowed(made):

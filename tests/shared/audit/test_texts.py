@@ -75,7 +75,7 @@ def placeholders(text):
 )
 def test_every_finding_has_a_sentence_in_both_languages(check, outcome):
     # "judged" makes no pass of those: it is called where something is wrong alone.
-    if outcome == "pass" and check in {"result-unasked", "result-unpaid"}:
+    if outcome == "pass" and check in {"result-unasked", "result-unpaid", "pinned"}:
         pytest.skip("never passes")
     entry = SENTENCES[check][outcome]
     assert set(entry) == set(LANGUAGES)

@@ -93,6 +93,7 @@ def test_every_number_stands_beside_its_confidence_its_cap_and_its_assumptions()
     section = canary_audit(a_plan(), SIZES, canaries=200, seed=2)
     assert section == json.loads(json.dumps(section))
     assert {key: section[key] for key in ("delta", "confidence")} == {"delta": 1e-5, "confidence": 0.95}
+    assert section["together"] == pytest.approx(0.80)  # four bounds at 95 %, by the union bound
     assert {(row["view"], row["method"]) for row in section["bounds"]} == {
         (view, method) for view in ("all rounds", "final model") for method in METHODS
     }

@@ -56,6 +56,15 @@ def test_what_epsilon_implies_is_the_formula_at_twice_the_clip(subject):
     assert implied(replace(plan, unit="interaction"), 3)[1] < epsilon
 
 
+def test_a_sum_has_one_noise_a_round_whatever_local_steps_the_run_takes(subject):
+    one = subject("privacy.trust=local", "policy.local_iterations=2")
+    found = modes(imia(one, seed=0))
+    rounds = one.job.plan.update.participations
+    assert found["local"]["epsilon"] == implied(one.job.plan, found["local"]["rounds"])[1]
+    single = replace(one.job.plan, update=replace(one.job.plan.update, inner_steps=1))
+    assert found["distributed"]["epsilon"] == implied(single, rounds)[1] < found["local"]["epsilon"]
+
+
 def test_a_leak_fails_and_a_broken_attack_cannot_tell():
     plain = {"mode": "none", "low": 0.9, "implied": None}
     assert judged([plain, {"mode": "distributed", "low": 0.1, "implied": 0.4}]) == "pass"

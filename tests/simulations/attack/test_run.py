@@ -11,7 +11,7 @@ import pytest
 from shared.errors import RunError
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import read_ledger
-from simulations.attack.run import outcomes, write_attack
+from simulations.attack.run import attack, check_writable, lines, outcomes, write_attack
 from simulations.attack.subject import read_subject
 
 
@@ -76,6 +76,13 @@ def test_a_person_reads_bounds_with_their_power_and_estimates_apart(command, fol
     code, out, err = command("attack", folder, "--canaries", 100)
     assert code == 0
     assert "could show" in out
+    assert "Claimed: epsilon 8 at delta 0.001; 100 canaries" in out
+    assert "each bound has its confidence by itself; all of them together 80% at least" in out
+    assert "steinke-2023 assumes: Fair, independent coins" in out
+    assert "mahloujifar-2024 assumes: Fair, independent coins" in out
+    assert "intervals at 95%, guesses taken as independent" in out
+    assert "more than so many users could show, so this cannot fail" in out
+    assert "honest noise fails with probability 1e-06, all together" in out
     assert "no bound" in out
     assert "Record and replay: pass" in out
     assert "Interaction membership: pass" in out
@@ -117,7 +124,76 @@ def test_a_run_without_a_checkpoint_is_attacked_where_it_would_begin(folder, tmp
     assert subject.state.round == -1
 
 
+def test_a_run_that_is_not_finished_is_attacked_and_said_to_be_unfinished(folder, tmp_path):
+    (folder / "report.html").unlink()
+    subject = read_subject(folder, data=None, cache=tmp_path, source=None, say=lambda _sentence: None)
+    assert subject.remark.startswith("the run is not finished: attacked is all that its plan allows")
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         write_attack({"format": 1}, tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(command, folder, monkeypatch):
+    (folder / "attack.json").mkdir()
+    code, _, err = command("attack", folder)
+    assert code == 2
+    assert err.startswith(f"fedrecall-sim: {folder / 'attack.json'}: cannot be written (a folder); make room")
+    (folder / "attack.json").rmdir()
+    monkeypatch.setattr("simulations.attack.run.os.access", lambda *_given: False)
+    with pytest.raises(RunError, match=r"cannot be written \(read-only\)"):
+        check_writable(folder)
+    assert not (folder / "attack.json").exists()
+
+
+def test_an_interrupted_attack_leaves_nothing(command, folder, monkeypatch):
+    def interrupted(*_given, **_named):
+        raise KeyboardInterrupt
+
+    before = sorted(path.name for path in folder.iterdir())
+    monkeypatch.setattr("simulations.attack.run.replay_check", interrupted)
+    code, _, err = command("attack", folder, "--canaries", 60, "--quiet")
+    assert (code, err) == (130, "fedrecall-sim: interrupted\n")
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["privacy.epsilon=none"],
+        ["privacy.trust=central"],
+        ["privacy.trust=local", "privacy.unit=interaction"],
+        ["privacy.trust=local", "users_per_client=4", "policy.local_iterations=2"],
+        ["privacy.statistics_share=0", "model.encoder=mean"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_of_every_trust_and_unit_can_be_attacked(subject, sets):
+    found = attack(subject(*sets), canaries=60, seed=0)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    parts = outcomes(found)
+    assert parts.pop("canaries") == ("cannot tell" if "privacy.epsilon=none" in sets else "pass")
+    assert set(parts.values()) == {"pass"}
+
+
+def test_the_number_of_canaries_is_the_one_that_was_used(subject):
+    told = []
+    found = attack(subject("model.rank=2"), canaries=99_999, seed=0, tell=told.append)
+    used = found["made"]["canaries"]
+    assert {one["canaries"] for one in found["canaries"]["bounds"]} == {used}
+    assert used < 1000
+    assert f"canaries: {used}, not 99999: an update has no more numbers, and more would hide one another" in told
+    assert lines(found)[0].endswith(f"{used} canaries, {found['made']['seconds']:.0f} s.")
+
+
+def test_bounds_that_could_not_have_refuted_the_claim_say_so_and_a_remark_stands_on_top(subject):
+    found = attack(subject(), canaries=60, seed=0) | {"remark": "another plan"}
+    assert lines(found)[0] == "another plan"
+    for bound in found["canaries"]["bounds"]:
+        bound["power_cap"] = 7.9
+    said = "Lower bounds against the claim: pass; none could have shown as much as is claimed, so this cannot fail."
+    assert said in lines(found)
+    found["canaries"]["bounds"][0]["power_cap"] = 8.1
+    assert "Lower bounds against the claim: pass." in lines(found)
