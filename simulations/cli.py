@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import click
 import typer
-from typer.core import TyperCommand
 
 from shared.errors import FedrecallError
+from shared.terminal import PlainCommand
 from simulations.attack_cli import attack_command
 from simulations.bench_cli import bench_app
 from simulations.cold_cli import adapt_command, cold_command
@@ -27,14 +26,6 @@ _TOO_FEW = {
     "no quorum": "too few clients answered in three rounds in a row",
     "no contexts": "too few clients answered in round 0, or it was cut short, and encoder linear needs what it brings",
 }
-
-
-class PlainCommand(TyperCommand):
-    """Typer escapes brackets for a markup that is switched off here; a class because Typer asks for one."""
-
-    def get_help(self, ctx: click.Context) -> str:
-        """The help text, brackets as they are."""
-        return super().get_help(ctx).replace("\\[", "[")
 
 
 app: Final = typer.Typer(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from shared.errors import RunError
+from shared.terminal import PlainCommand
 
 if TYPE_CHECKING:
     from server.oversight import Standing
@@ -33,7 +34,7 @@ def policy() -> None:
     """See and order the recall policy of a run: an order takes effect before the next round."""
 
 
-@policy_app.command("show")
+@policy_app.command("show", cls=PlainCommand)
 def show_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], as_json: AsJson = False
 ) -> None:
@@ -46,31 +47,31 @@ def show_command(
     typer.echo(json.dumps(view) if as_json else "\n".join(told(view, str(run))))
 
 
-@policy_app.command("approve")
+@policy_app.command("approve", cls=PlainCommand)
 def approve_command(run: Run, proposal: Which = None, why: Why = "", as_json: AsJson = False) -> None:
     """Put the controller's proposal in force."""
     _order(run, "approve", why, as_json=as_json, proposal=proposal)
 
 
-@policy_app.command("reject")
+@policy_app.command("reject", cls=PlainCommand)
 def reject_command(run: Run, proposal: Which = None, why: Why = "", as_json: AsJson = False) -> None:
     """Drop the controller's proposal; the policy stays."""
     _order(run, "reject", why, as_json=as_json, proposal=proposal)
 
 
-@policy_app.command("freeze")
+@policy_app.command("freeze", cls=PlainCommand)
 def freeze_command(run: Run, why: Why = "", as_json: AsJson = False) -> None:
     """Keep every controller away from the policy until it is thawed."""
     _order(run, "freeze", why, as_json=as_json)
 
 
-@policy_app.command("thaw")
+@policy_app.command("thaw", cls=PlainCommand)
 def thaw_command(run: Run, why: Why = "", as_json: AsJson = False) -> None:
     """Let the controller move the policy again."""
     _order(run, "thaw", why, as_json=as_json)
 
 
-@policy_app.command("rollback")
+@policy_app.command("rollback", cls=PlainCommand)
 def rollback_command(
     run: Run,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to go back to.", min=1)],

@@ -14,12 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-import click
 import typer
-from typer.core import TyperCommand
 
 from shared.audit.findings import CLAUSES, EXIT_CODES, Finding, Place, worst
 from shared.errors import ConfigError, FedrecallError, LedgerError
+from shared.terminal import PlainCommand
 
 if TYPE_CHECKING:
     from shared.audit.verify import Report
@@ -29,14 +28,6 @@ Language = Literal["en", "zh"]
 OK, USAGE, INTERRUPTED = 0, 2, 130
 MARKS: Final = {"pass": "pass", "fail": "FAIL", "cannot tell": "cannot tell"}
 MARKS_ZH: Final = {"pass": "通过", "fail": "不通过", "cannot tell": "无法判断"}
-
-
-class PlainCommand(TyperCommand):
-    """Typer escapes brackets for a markup that is switched off here; a class because Typer asks for one."""
-
-    def get_help(self, ctx: click.Context) -> str:
-        """The help text, brackets as they are."""
-        return super().get_help(ctx).replace("\\[", "[")
 
 
 app: Final = typer.Typer(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from shared.privacy.accounting import epsilon_by_zcdp
-
 Event = Mapping[str, Any]
 
 RELEASES: Final = {
@@ -174,12 +172,12 @@ def _task(event: Event) -> str:
 
 
 def _cost(rho: object) -> str:
-    """A price in words; at delta 1e-5 so that prices of different plans compare."""
+    """A price in words. No epsilon: a line alone knows neither unit nor trust, and ``verify`` says those with it."""
     if rho is None:
         return "It has no privacy to pay with."
     if not isinstance(rho, int | float) or isinstance(rho, bool) or not 0 <= rho < LARGEST:
         return f"Its price cannot be read ({_short(rho)})."
-    return f"Price: rho {rho:.4g}, alone about epsilon {epsilon_by_zcdp(float(rho), 1e-5):.2g} at delta 1e-5."
+    return f"Price: rho {rho:.4g} (zCDP, adjacency zero-out)."
 
 
 def _version(policy: object) -> str:

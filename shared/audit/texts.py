@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any, Final, Literal
 
-from shared.audit.findings import Finding, Outcome, Value
+from shared.audit.findings import Finding, Value
 
 Language = Literal["en", "zh"]
 
@@ -69,11 +69,6 @@ def clause_title(clause: int, language: Language) -> str:
         RuntimeError: no such clause.
     """
     return word("clauses", str(clause)).of(language)
-
-
-def outcome_name(outcome: Outcome, language: Language) -> str:
-    """Pass, fail, cannot tell."""
-    return word("outcomes", outcome).of(language)
 
 
 def word(table: str, key: str, /, **values: Value) -> Text:

@@ -11,7 +11,6 @@ from shared.audit.texts import LANGUAGES, Text, both, clause_title, number, term
 from shared.audit.verify import BEYOND, Report
 
 SHOWN: Final = 5  # ledgers named one by one
-EMPIRICAL: Final = 9  # the clause that an auditor may leave out
 _COUNTED: Final[dict[Outcome, str]] = {"pass": "passed", "fail": "failed", "cannot tell": "unsure"}
 _OF_RUN: Final = ("ledger.jsonl", "clients.jsonl")  # names inside a run's folder, as findings have them
 _HOME: Final = "home/clients/"  # as above, of a deployment tried on one machine
