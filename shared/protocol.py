@@ -280,8 +280,8 @@ def _task(record: RecordDict) -> Task:
         return StatisticsTask(header)
     if release == "profile":
         return _profile(header, said["width"], said["typical"], arrays["prior"])
-    parameters = _finite(arrays["parameters"], "parameters", header.encoder.size)
-    prior = _finite(arrays["prior"], "prior", header.encoder.buckets)
+    parameters = finite_vector(arrays["parameters"], "parameters", header.encoder.size)
+    prior = finite_vector(arrays["prior"], "prior", header.encoder.buckets)
     policy = policy_from_dict(said["policy"])
     check_prices(policy, header.encoder.buckets)
     if release == "measurement":
@@ -296,7 +296,7 @@ def _profile(header: Header, width: object, typical: object, prior: Array) -> Pr
         raise ProtocolError(f"width: {width!r}, expected a whole number from 1 to {header.encoder.buckets}")
     if type(typical) is not int or not 1 <= typical <= _LARGEST:
         raise ProtocolError(f"typical: {typical!r}, expected a whole number of at least 1")
-    task = ProfileTask(header, width, typical, _finite(prior, "prior", header.encoder.buckets))
+    task = ProfileTask(header, width, typical, finite_vector(prior, "prior", header.encoder.buckets))
     if vector_length(task) > _LARGEST:
         raise ProtocolError(f"width: {task.features} features make {vector_length(task)} numbers, more than {_LARGEST}")
     return task
@@ -318,16 +318,25 @@ def parse_header(raw: Mapping[str, Any]) -> Header:
     for name, least in (("round", 0), ("attempt", 1)):
         if type(raw[name]) is not int or not least <= raw[name] <= _LARGEST:
             raise ProtocolError(f"header.{name}: expected a whole number of at least {least}")
-    sizes = raw["encoder"]
+    spec = parse_spec(raw["encoder"])
+    return Header(raw["run"], raw["round"], raw["attempt"], plan_from_dict(raw["plan"]), raw["catalogue"], spec)
+
+
+def parse_spec(sizes: Mapping[str, Any]) -> EncoderSpec:
+    """An encoder's public sizes from JSON, every field checked.
+
+    Raises:
+        ProtocolError: a field is missing, unknown, of another type or out of range.
+    """
     names = [field.name for field in fields(EncoderSpec) if field.name != "kind"]
     if set(sizes) != {*names, "kind"} or any(type(sizes[n]) is not int or not 0 < sizes[n] < _LARGEST for n in names):
-        raise ProtocolError(f"header.encoder: {sizes}, expected whole numbers {names} above 0, and kind")
+        raise ProtocolError(f"encoder: {sizes}, expected whole numbers {names} above 0, and kind")
     if sizes["kind"] not in KINDS_OF_ENCODER:
-        raise ProtocolError(f"header.encoder.kind: {sizes['kind']!r}, expected one of {KINDS_OF_ENCODER}")
+        raise ProtocolError(f"encoder.kind: {sizes['kind']!r}, expected one of {KINDS_OF_ENCODER}")
     spec = EncoderSpec(**sizes)
     if spec.size > _LARGEST:
-        raise ProtocolError(f"header.encoder: {spec.size} parameters, more than {_LARGEST}")
-    return Header(raw["run"], raw["round"], raw["attempt"], plan_from_dict(raw["plan"]), raw["catalogue"], spec)
+        raise ProtocolError(f"encoder: {spec.size} parameters, more than {_LARGEST}")
+    return spec
 
 
 def _shadows(raw: Sequence[object], policy: RecallPolicy, buckets: int) -> tuple[RecallPolicy, ...]:
@@ -367,7 +376,12 @@ def _training(raw: Mapping[str, Any]) -> TrainingTerms:
     return terms
 
 
-def _finite(array: Array, name: str, length: int) -> Floats:
+def finite_vector(array: Array, name: str, length: int) -> Floats:
+    """The values of a float32 vector from the wire; see :func:`vector_of`.
+
+    Raises:
+        ProtocolError: of another type or length, or not finite.
+    """
     value = vector_of(array, name, "float32", length)
     if not np.isfinite(value).all():
         raise ProtocolError(f"{name}: holds values that are not finite")
