@@ -13,7 +13,7 @@ name another one: make simulate PYTHON=python3.12" >&2; exit 1
 PYTHON_CHECK = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { $(TOO_OLD); }
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test test-slow mutations lint format docs clean clean-venv
+.PHONY: help install simulate deploy system-packages test test-slow mutations lint format docs clean clean-venv
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,12 @@ simulate: ## Install, fetch data and text model, run the default simulation, pri
 	@echo "on two cores: installing and downloading once, then the run. Later runs only take the run's minutes."
 	@$(MAKE) --no-print-directory install PYTHON=$(PYTHON)
 	$(BIN)/fedrecall-sim run $(PRESET)
+
+deploy: $(STAMP) ## A whole deployment on this machine's loopback: server, proxy, five devices; needs nginx
+	$(BIN)/python deploy/loopback.py
+
+system-packages: ## Debian packages that tests of the deployment need (as root); nothing else needs them
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$(cat deploy/packages.txt)
 
 test: lint ## All quick checks: ruff, mypy, layers, tests
 	$(BIN)/pytest -q

@@ -25,7 +25,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from client.recommending import Personal, Shelf, parts_of, summed, user_sides
+from client.recommending import Personal, Rows, parts_of, summed, user_sides
 from client.store import Event
 from shared.encoder.spec import Floats
 from shared.history import History
@@ -95,20 +95,13 @@ def unadapted(rank: int) -> Adapted:
     return Adapted(np.zeros(rank, np.float32), {}, (np.zeros(rank, np.float32), {}), 0)
 
 
-def personal_of(state: Adapted, shelf: Shelf) -> Personal:
-    """What recommending adds to the shared model."""
-    return Personal(np.asarray(scale_of(shelf) * state.z, np.float32), dict(state.gain))
-
-
-def scale_of(shelf: Shelf) -> float:
-    """Typical coordinate of the vector of a user with one item: the unit of offsets."""
-    if shelf.spec.kind == "linear":  # such users have length one
-        return float(shelf.spec.rank**-0.5)
-    return float(np.sqrt(np.mean(np.square(shelf.context, dtype=np.float64)))) or 1.0
+def personal_of(state: Adapted, scale: float) -> Personal:
+    """What recommending adds to the shared model; ``scale`` is that of :class:`client.recommending.Rows`."""
+    return Personal(np.asarray(scale * state.z, np.float32), dict(state.gain))
 
 
 def adapted(
-    shelf: Shelf,
+    shelf: Rows,
     policy: RecallPolicy,
     history: History,
     barred: Mask,
@@ -138,7 +131,21 @@ def adapted(
         return state
     others = rng.choice(free, min(terms.negatives, len(free)), replace=False)
     candidates = np.concatenate([[event.item], others])
-    found = gradient(shelf, policy, history, state, candidates, wanted=event.kind != "not_interested")
+    return stepped(shelf, policy, history, state, candidates, terms, wanted=event.kind != "not_interested")
+
+
+def stepped(
+    shelf: Rows,
+    policy: RecallPolicy,
+    history: History,
+    state: Adapted,
+    candidates: NDArray[np.int64],
+    terms: AdaptingTerms,
+    *,
+    wanted: bool,
+) -> Adapted:
+    """The step of :func:`adapted` against given candidates; arguments as there and in :func:`gradient`."""
+    found = gradient(shelf, policy, history, state, candidates, wanted=wanted)
     rate = terms.learning_rate * min(1.0, (state.events + 1) / max(terms.warmup, 1))
     z, z_squares = _step(terms.optimizer, rate, state.z, state.squares[0], found.z)
     gain, gain_squares = dict(state.gain), dict(state.squares[1])
@@ -154,7 +161,7 @@ def adapted(
 
 
 def gradient(
-    shelf: Shelf,
+    shelf: Rows,
     policy: RecallPolicy,
     history: History,
     state: Adapted,
@@ -169,7 +176,7 @@ def gradient(
         candidates: (n,) item indices, the event's first.
         wanted: whether the event speaks for its item.
     """
-    personal = personal_of(state, shelf)
+    personal = personal_of(state, shelf.scale)
     users = user_sides(shelf, policy, [history], personal)
     parts = {group: part[0] for group, part in parts_of(shelf, policy, users, personal, item=candidates).items()}
     scores = summed(parts, candidates.shape).astype(np.float64)
@@ -185,7 +192,7 @@ def gradient(
     gain = {group: float(slope @ part) / (1.0 + personal.gain.get(group, 0.0)) for group, part in parts.items()}
     weight = policy.weight("text") * (1.0 + personal.gain.get("text", 0.0))
     near = _similarity_slope(policy.similarity["text"], users["text"][0], shelf.items["text"][candidates])
-    return Gradient(float(loss), np.asarray(scale_of(shelf) * weight * (slope @ near), np.float32), gain)
+    return Gradient(float(loss), np.asarray(shelf.scale * weight * (slope @ near), np.float32), gain)
 
 
 def _similarity_slope(kind: Similarity, user: Floats, items: Floats) -> NDArray[np.float64]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.measuring import lists, measurement_rows, statistics_rows
+from client.recent import recent_rows
 from client.units import as_units
 from shared.catalogue import Catalogue
 from shared.encoder.profile import feature_map, packed, profiles
@@ -20,7 +22,7 @@ from shared.encoder.spec import bucket_of
 from shared.history import History
 from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.noise import NoiseSource
-from shared.protocol import MeasureTask, ProfileTask, StatisticsTask, Task, TrainTask, layout_of
+from shared.protocol import MeasureTask, ProfileTask, StatisticsTask, Task, TrainTask, TrendingTask, layout_of
 from shared.recall.item_rules import Mask, masks
 
 PROFILES_AT_ONCE: Final = 16  # a second moment a user is large
@@ -37,6 +39,7 @@ class People:
         catalogue: public.
         rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
         noise: client -> source of the noise inside local steps (trust local).
+        today: by this side's clock.
     """
 
     users: Callable[[str], Sequence[str]]
@@ -45,6 +48,7 @@ class People:
     catalogue: Catalogue
     rng: Callable[[str, int], np.random.Generator]
     noise: Callable[[str], NoiseSource]
+    today: date
 
 
 def contributions(
@@ -64,6 +68,9 @@ def contributions(
         return
     users = [user for client in clients for user in people.users(client)]
     histories = [history for client in clients for history in people.histories(client)]
+    if isinstance(task, TrendingTask):
+        yield from recent_rows(histories, len(people.catalogue.ids), people.today, task.window)
+        return
     bucket = bucket_of(people.catalogue.ids, task.header.encoder.buckets)
     if isinstance(task, StatisticsTask):
         yield statistics_rows(histories, bucket, task.header.encoder.buckets)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from client.recommending import Personal, Shelf, Shown, parts_of, summed, user_sides
+from client.recommending import Personal, Rows, Shown, parts_of, summed, user_sides
 from shared.encoder.spec import Floats
 from shared.history import History
 from shared.policy.recall_policy import RecallPolicy
@@ -65,7 +65,7 @@ class Explanation:
 
 
 def explain(
-    shelf: Shelf,
+    shelf: Rows,
     policy: RecallPolicy,
     history: History,
     shown: Shown,
@@ -119,7 +119,7 @@ def in_words(said: Explanation, history: History, titles: Sequence[str]) -> str 
 
 
 def effects(
-    shelf: Shelf,
+    shelf: Rows,
     policy: RecallPolicy,
     history: History,
     item: NDArray[np.int64],

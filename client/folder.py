@@ -1,4 +1,8 @@
-"""A client's folder on its own machine: its store, its consent, its key, its ledger, the public catalogue."""
+"""A client's folder on its own machine: its store, its consent, its key, its ledger, the public catalogue.
+
+Two layouts: that of simulated people and of Flower's own SuperNodes (``open_host``), and that of a device
+(:mod:`client.home`, ``open_device_host``), whose behaviour lies encrypted.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from client.consent import MISSING, Consent, read_consent
+from client.home import Home
 from client.host import Host, Randomness
 from client.session import Seat, seat_bytes, seat_of
 from client.store import load_store
-from shared.catalogue import load_catalogue
+from client.vault import Vault, store_of
+from shared.catalogue import Catalogue, load_catalogue
 from shared.errors import ConfigError, DataError
 from shared.files import sync_folder
 from shared.keys import own_key
@@ -56,6 +62,35 @@ def open_host(home: Path, partition: int) -> Host:
         clock=system_day,
         identity=lambda _client: key,
         registrations=_registrations(folder / REGISTRATION, store.client),
+        unconsented=unconsented,
+    )
+
+
+def open_device_host(home: Home, vault: Vault, catalogue: Catalogue, name: str) -> Host:
+    """The host of a device, in a process that holds its vault open.
+
+    Args:
+        home: the device.
+        vault: its behaviour.
+        catalogue: the one that the run goes by.
+        name: what both sides' ledgers call this client.
+
+    Raises:
+        DataError: the vault or a key is broken.
+        LedgerError: the ledger is broken or in use.
+    """
+    consents, unconsented = _consents(home.consent, name)
+    key = own_key(home.ledger_key)
+    return Host(
+        {name: store_of(vault, catalogue, name)},
+        catalogue,
+        home.ledger,
+        key,
+        system_randomness(),
+        consents=consents,
+        clock=system_day,
+        identity=lambda _client: key,
+        registrations=_registrations(home.folder / REGISTRATION, name),
         unconsented=unconsented,
     )
 

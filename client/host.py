@@ -36,6 +36,7 @@ from shared.protocol import (
     MeasureTask,
     Task,
     TrainTask,
+    TrendingTask,
     declined_record,
     parse_task,
     release_of,
@@ -183,6 +184,7 @@ def released(
         length=vector_length(task),
     )
     _check(host, task)
+    today = host.clock()
 
     def noise(client: str) -> NoiseSource:
         return host.randomness.noise(client, request.round * 1000 + request.attempt, request.release)
@@ -194,6 +196,7 @@ def released(
         catalogue=host.catalogue,
         rng=host.randomness.rng,
         noise=noise,
+        today=today,
     )
     return release(
         request,
@@ -201,7 +204,7 @@ def released(
         lambda client: len(host.stores[client].users),
         lambda admitted: contributions(people, admitted, task, private=request.private),
         gate=host.gate,
-        today=host.clock(),
+        today=today,
         ledger=host.ledger,
         noise=noise,
     )
@@ -356,6 +359,8 @@ def _check(host: Host, task: Task) -> None:
     width, items = 0 if read is None else read.shape[1], len(host.catalogue.ids)
     if header.encoder.text_width != width or header.encoder.buckets > items:
         raise ProtocolError(f"an encoder for {header.encoder}, but this catalogue has {items} items of width {width}")
+    if isinstance(task, TrendingTask) and task.items != items:
+        raise ProtocolError(f"a count of {task.items} items, but this catalogue has {items}")
     steps = header.plan.update.inner_steps
     if header.plan.trust == "local" and isinstance(task, TrainTask) and task.policy.local_iterations != steps:
         raise ProtocolError(f"{task.policy.local_iterations} local steps, but the plan accounts for {steps}")

@@ -143,7 +143,7 @@ def held_out(histories: Sequence[History], barred: Sequence[Mask], items: int) -
 
 def visible_length(history: History) -> int:
     """How long a history is for its activity group: positives that are not held out."""
-    return int(np.count_nonzero(_visible(history)))
+    return int(np.count_nonzero(visible_rows(history)))
 
 
 def statistics_rows(histories: Sequence[History], bucket: NDArray[np.int64], buckets: int) -> NDArray[np.float64]:
@@ -156,12 +156,13 @@ def statistics_rows(histories: Sequence[History], bucket: NDArray[np.int64], buc
     """
     out = np.zeros((len(histories), buckets + HISTORY_BINS))
     for row, history in enumerate(histories):
-        shown = np.unique(bucket[history.item[_visible(history)]])
+        shown = np.unique(bucket[history.item[visible_rows(history)]])
         if len(shown):
             out[row, shown] = POPULARITY_WEIGHT / math.sqrt(len(shown))
             out[row, buckets + min(visible_length(history).bit_length(), HISTORY_BINS) - 1] = HISTORY_WEIGHT
     return out
 
 
-def _visible(history: History) -> NDArray[np.bool_]:
+def visible_rows(history: History) -> NDArray[np.bool_]:
+    """(n,) the positives that are not held out: what everything but a measurement may see."""
     return np.asarray(~history.held_out & (history.kind != NOT_INTERESTED))

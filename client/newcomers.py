@@ -29,7 +29,7 @@ from shared.errors import DataError
 
 NEIGHBOURS: Final = 20
 WELCOME: Final = 0.9  # quantile of popularity
-CHUNK: Final = 256  # new items at a time
+CHUNK: Final = 1 << 23  # similarities at a time: 32 MB
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def grown(
     new = np.flatnonzero(old < 0)
     bucket = np.where(old >= 0, rows[old], 0)
     bucket[new] = spec.buckets + np.arange(len(new))
-    near = _nearest(catalogue.groups["text"], new, np.flatnonzero(old >= 0), neighbours)
+    near = _nearest(catalogue.groups["text"], new, int((old >= 0).sum()), neighbours)
     larger = replace(spec, buckets=spec.buckets + len(new))
     flat = np.empty(larger.size, np.float32)
     before = unpack(spec, parameters)
@@ -103,11 +103,16 @@ def _like(name: str, part: Floats, popularity: Floats, welcome: float, rows: NDA
     return np.asarray(part[rows].sum(axis=1) / shares.sum(axis=1, keepdims=True), np.float32)
 
 
-def _nearest(text: Floats, new: NDArray[np.int64], old: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """(new, count) known items by cosine of the texts, nearest first; ties by the earlier item."""
-    count = min(count, len(old))
+def _nearest(text: Floats, new: NDArray[np.int64], known: int, count: int) -> NDArray[np.int64]:
+    """(new, count) items that are not new by cosine of the texts, nearest first; ties by the earlier item."""
+    count = min(count, known)
     out = np.zeros((len(new), count), np.int64)
-    for start in range(0, len(new), CHUNK):
-        near = text[new[start : start + CHUNK]] @ text[old].T
-        out[start : start + CHUNK] = old[np.argsort(-near, axis=1, kind="stable")[:, :count]]
+    step = max(1, CHUNK // len(text))
+    for start in range(0, len(new), step):
+        near = text[new[start : start + step]] @ text.T
+        near[:, new] = -np.inf
+        bars = -np.partition(-near, count - 1, axis=1)[:, count - 1]
+        for at, (row, bar) in enumerate(zip(near, bars, strict=True), start):
+            best = np.flatnonzero(row >= bar)
+            out[at] = best[np.argsort(-row[best], kind="stable")[:count]]
     return out

@@ -26,28 +26,39 @@ PRICE = "exposure price"  # how explanations call it, beside the feature groups
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """A model and a catalogue, made ready once for many requests; all of it is public.
+class Rows:
+    """What a score needs of a model and of some items; all of it is public.
 
     Attributes:
         spec, parameters: the encoder.
-        catalogue: what can be recommended.
         items: feature group -> (items, width); "text" holds the learned item vectors.
         context: (items, rank) what an item adds to the vector of a user who has it.
-        prior: (buckets,) log private popularity.
-        bucket: (items,) row of each item in per-item vectors.
         popularity: (items,) log private popularity, plus the learned bias of an encoder that has one.
-        rules: what may never be shown.
+        scale: typical coordinate of the vector of a user with one item.
     """
 
     spec: EncoderSpec
     parameters: Floats
-    catalogue: Catalogue
     items: Mapping[str, Floats]
     context: Floats
+    popularity: Floats
+    scale: float
+
+
+@dataclass(frozen=True)
+class Shelf(Rows):
+    """A model and a whole catalogue, made ready once for many requests.
+
+    Attributes:
+        catalogue: what can be recommended.
+        prior: (buckets,) log private popularity.
+        bucket: (items,) row of each item in per-item vectors.
+        rules: what may never be shown.
+    """
+
+    catalogue: Catalogue
     prior: Floats
     bucket: NDArray[np.int64]
-    popularity: Floats
     rules: ItemRules
 
 
@@ -103,11 +114,32 @@ def shelf_of(
     items = {**catalogue.groups, "text": item_vectors(spec, parameters, read, bucket)}
     context = context_vectors(spec, parameters, read, bucket)
     popularity = log_popularity_of(spec, parameters, prior)[bucket]
-    return Shelf(spec, parameters, catalogue, items, context, prior, bucket, popularity, rules)
+    scale = _scale(spec, context)
+    return Shelf(spec, parameters, items, context, popularity, scale, catalogue, prior, bucket, rules)
+
+
+def _scale(spec: EncoderSpec, context: Floats) -> float:
+    if spec.kind == "linear":  # users with one item have length one
+        return float(spec.rank**-0.5)
+    return float(np.sqrt(np.mean(np.square(context, dtype=np.float64)))) or 1.0
 
 
 def requested(policy: RecallPolicy, *, k: int | None = None, diversity: float | None = None) -> RecallPolicy:
     """The policy of one request: its own k and diversity in place of the policy's.
+
+    Raises:
+        ConfigError: a value out of bounds.
+    """
+    check_request(k, diversity)
+    return replace(
+        policy,
+        k=policy.k if k is None else k,
+        diversity=policy.diversity if diversity is None else diversity,
+    )
+
+
+def check_request(k: int | None, diversity: float | None) -> None:
+    """What a request may ask for; None = nothing of its own.
 
     Raises:
         ConfigError: a value out of bounds.
@@ -117,11 +149,6 @@ def requested(policy: RecallPolicy, *, k: int | None = None, diversity: float | 
         raise ConfigError(f"k = {k}: a request may ask for 1 to {most} items")
     if diversity is not None and not 0 <= diversity <= 1:
         raise ConfigError(f"diversity = {diversity}: must lie between 0 and 1")
-    return replace(
-        policy,
-        k=policy.k if k is None else k,
-        diversity=policy.diversity if diversity is None else diversity,
-    )
 
 
 def shown_to(
@@ -146,30 +173,60 @@ def shown_to(
         personal: what was learned on the device for this user alone.
     """
     users = user_sides(shelf, policy, [history], personal)
-    parts = parts_of(shelf, policy, users, personal)
     excluded = barred(shelf.rules, shelf.catalogue.ids, age)
     excluded[history.item] = True
-    seen = np.array([len(np.unique(history.item))])
-    total = summed(parts, (1, len(shelf.catalogue)))
-    price = item_prices(policy, shelf.prior, shelf.bucket)
+    return listed(
+        policy,
+        {group: part[0] for group, part in parts_of(shelf, policy, users, personal).items()},
+        excluded,
+        len(np.unique(history.item)),
+        item_prices(policy, shelf.prior, shelf.bucket),
+        shelf.catalogue.groups["text"],
+        rng,
+    )
+
+
+def listed(
+    policy: RecallPolicy,
+    parts: Mapping[str, Floats],
+    excluded: NDArray[np.bool_],
+    seen: int,
+    price: Floats,
+    vectors: Floats,
+    rng: np.random.Generator,
+) -> Shown:
+    """The list out of some items.
+
+    It is the list out of all when the best of the catalogue are among them, as deep as the policy looks.
+
+    Args:
+        policy: in force.
+        parts: part of the score -> (items,), as :func:`parts_of`.
+        excluded: (items,) never to be shown.
+        seen: distinct items of the history.
+        price: (items,) logits that an item pays.
+        vectors: (items, width) unit rows, what "alike" means for diversity; not read without diversity.
+        rng: chance for exploration.
+    """
+    total = summed(parts, excluded.shape)
 
     def ranked(how: RecallPolicy) -> NDArray[np.int64]:
-        (only,) = recommend(how, total, excluded[None], seen, price, shelf.catalogue.groups["text"], [rng])
+        (only,) = recommend(how, total[None], excluded[None], np.array([seen]), price, vectors, [rng])
         return np.asarray(only, np.int64)
 
-    listed = ranked(policy)
-    strays = np.zeros(len(listed), bool)
+    chosen = ranked(policy)
+    strays = np.zeros(len(chosen), bool)
     if policy.exploration > 0:
-        strays = np.logical_or.accumulate(listed != ranked(replace(policy, exploration=0.0)))
-    item = listed[listed >= 0]
-    own: dict[str, Floats] = {group: part[0, item] for group, part in parts.items()}
+        strays = np.logical_or.accumulate(chosen != ranked(replace(policy, exploration=0.0)))
+    item = chosen[chosen >= 0]
+    own: dict[str, Floats] = {group: part[item] for group, part in parts.items()}
     if price.any():
         own[PRICE] = -price[item]
-    return Shown(item, own, summed(own, item.shape), strays[listed >= 0])
+    return Shown(item, own, summed(own, item.shape), strays[chosen >= 0])
 
 
 def user_sides(
-    shelf: Shelf, policy: RecallPolicy, histories: list[History], personal: Personal | None = None
+    shelf: Rows, policy: RecallPolicy, histories: list[History], personal: Personal | None = None
 ) -> dict[str, Floats]:
     """Feature group that counts -> (users, width): what whole histories say, plus the personal offset."""
     counted = {group: vectors for group, vectors in shelf.items.items() if group == "text" or policy.weight(group)}
@@ -180,7 +237,7 @@ def user_sides(
 
 
 def parts_of(
-    shelf: Shelf,
+    shelf: Rows,
     policy: RecallPolicy,
     users: Mapping[str, Floats],
     personal: Personal | None = None,

@@ -2,14 +2,13 @@
 
 Order, for a whole batch of clients with one sync each: the gate; the intent to the ledger, synced to disk; only then
 is a contribution computed and noise drawn; the result to the ledger, synced; only then does a vector leave. A crash
-in between wastes budget; it never reuses or hides it. Updates, measurements and one-off statistics all pass here.
+in between wastes budget; it never reuses or hides it. Every kind of release passes here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import date
 
 import numpy as np
@@ -20,7 +19,7 @@ from shared.errors import DeclinedError
 from shared.privacy.clipping import clip_to_grid
 from shared.privacy.ledger import Ledger, Receipt
 from shared.privacy.noise import NoiseSource, discrete_gaussian
-from shared.privacy.plan import Mechanism
+from shared.privacy.plan import Mechanism, plan_to_dict
 from shared.proofs import LastReceipt
 
 # Unclipped rows, one per unit, in the order of the clients given, in chunks of any size.
@@ -137,7 +136,7 @@ def _plan(request: Request) -> dict[str, object]:
         "type": "plan",
         "kind": request.plan.kind,
         "run": request.run,
-        "plan": asdict(request.plan),
+        "plan": plan_to_dict(request.plan),
         "catalogue": request.catalogue,
         "server": request.server.key,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from shared.catalogue import load_catalogue
 from shared.keys import own_key
 from shared.privacy.ledger import create_ledger
 from shared.privacy.noise import os_noise
+from shared.privacy.plan import plan_to_dict
 
 app = ServerApp()
 
@@ -46,7 +46,7 @@ def main(grid: Grid, context: Context) -> None:
     )
     folder = home / "server" / job.run
     folder.mkdir(parents=True)
-    genesis = {"kind": job.plan.kind, "run": job.run, "plan": asdict(job.plan), "catalogue": job.catalogue}
+    genesis = {"kind": job.plan.kind, "run": job.run, "plan": plan_to_dict(job.plan), "catalogue": job.catalogue}
     ledger = create_ledger(folder / "ledger.jsonl", own_key(home / "server" / "ledger-key.pem"), genesis)
     desk = Desk(
         grid=grid,

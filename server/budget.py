@@ -47,7 +47,7 @@ def profile_signal(target: Target) -> float:
     """People over the noise in the sum of their profiles; infinite without noise, 0 without a profile release."""
     if target.epsilon is None:
         return math.inf
-    share = target.shares["profile"]
+    share = target.shares.get("profile", 0.0)
     if not share or not SMALLEST_EPSILON <= target.epsilon <= TOTAL_EPSILON_CAP or target.delta < SMALLEST_DELTA:
         return 0.0
     rho = share * accounting.rho_for(target.epsilon - 2.0 * ETA, target.delta * math.exp(-ETA))

@@ -72,6 +72,7 @@ class State:
         orders: what persons ordered since the last row, as ``rounds.jsonl`` will hold it.
         activity: history lengths at which the middle and the high activity group begin; (0, 0) = not known.
         peak: mean entry of the most popular bucket over histories at length one; 0 = not known.
+        trending: raw ids of what is trending, hottest first, as the last refresh found it.
     """
 
     round: int
@@ -93,6 +94,7 @@ class State:
     orders: tuple[Mapping[str, Any], ...] = ()
     activity: tuple[int, int] = (0, 0)
     peak: float = 0.0
+    trending: tuple[str, ...] = ()
 
 
 def save_state(state: State, path: Path) -> None:
@@ -119,6 +121,7 @@ def save_state(state: State, path: Path) -> None:
         "orders": [dict(order) for order in state.orders],
         "activity": list(state.activity),
         "peak": state.peak,
+        "trending": list(state.trending),
     }
     arrays = {
         "parameters": state.parameters,
@@ -159,6 +162,7 @@ def load_state(path: Path) -> State:
             orders=tuple(public["orders"]),
             activity=_activity(public["activity"]),
             peak=float(public["peak"]),
+            trending=_ids(public.get("trending", [])),  # checkpoints were written before there was any
         )
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
@@ -195,6 +199,12 @@ def used_by(state: State, release: Release) -> dict[str, int]:
 def _activity(raw: list[int]) -> tuple[int, int]:
     low, high = raw
     return low, high
+
+
+def _ids(raw: list[str]) -> tuple[str, ...]:
+    if type(raw) is not list or any(type(one) is not str for one in raw):
+        raise TypeError("trending: not a list of item ids")
+    return tuple(raw)
 
 
 def _best_to_dict(best: Best | None) -> dict[str, Any] | None:

@@ -18,11 +18,12 @@ from server.desk import Desk
 from server.ending import Ending, better, conclude, keep_best
 from server.evaluation import Measurement, estimate
 from server.exchange import Answers
-from server.job import Job, measured_round
+from server.job import Job, measured_round, refreshed_round
 from server.oversight import oversee, refuse_rest
 from server.posterior import given_out, known_of, learn
 from server.rows import Row, epsilon_so_far, traffic, write_row
 from server.statistics import read_statistics
+from server.trending import read_trending
 from server.warm_start import with_contexts
 from shared.encoder.spec import unpack
 from shared.policy.control import Decided, neighbour_knobs, neighbours
@@ -37,6 +38,7 @@ from shared.protocol import (
     StatisticsTask,
     TrainingTerms,
     TrainTask,
+    TrendingTask,
     layout_of,
 )
 
@@ -114,7 +116,7 @@ def profile_exchange(job: Job, desk: Desk, state: State) -> State:
 
 
 def training_round(job: Job, desk: Desk, state: State) -> State:
-    """One round: train, apply, measure, decide, write down.
+    """One round: train, apply, refresh what is trending, measure, decide, write down.
 
     Measured as scheduled; and when nobody can answer another, so that the budget's last model is not an unknown one.
     """
@@ -122,6 +124,9 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
     number = state.round + 1
     state, answers = train(job, desk, state, number)
     trained = time.monotonic() - began
+    refreshing: Answers | None = None
+    if answers.enough and refreshed_round(job.config, number) and can_answer(job, state, "trending"):
+        state, refreshing = refresh(job, desk, state, number)
     policy, measured = state.policy, None
     decided = Decided(Step(policy, state.controller, "none", "not measured"))
     measuring: Answers | None = None
@@ -147,8 +152,9 @@ def training_round(job: Job, desk: Desk, state: State) -> State:
         "estimate": None if measured is None else measured.to_dict(),
         "cannot_tell": {} if measured is None else dict(measured.cannot_tell),
         "oracle": None if measured is None else desk.oracle(state, measured),
+        **({} if refreshing is None else {"trending": list(state.trending)}),
         "epsilon": epsilon_so_far(job.plan, state),
-        **traffic(answers, measuring),
+        **traffic(answers, refreshing, measuring),
         "train_seconds": round(trained, 3),
         "seconds": round(time.monotonic() - began, 3),
     }
@@ -194,6 +200,16 @@ def train(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Answe
         )
     updates = state.updates + len(answers.survivors)
     return replace(state, parameters=parameters, optimizer=optimizer, updates=updates), answers
+
+
+def refresh(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Answers]:
+    """Ask what people came to lately; what stands out of the noise is trending until the next refresh that comes."""
+    task = TrendingTask(_header(job, desk, number, "trending"), job.config.trending.window_days, job.items)
+    state, answers = ask(job, desk, state, task)
+    if not answers.enough:
+        return state, answers
+    found = read_trending(job.plan, answers.total, len(answers.survivors))
+    return replace(state, trending=tuple(job.ids[item] for item in found)), answers
 
 
 def measure(job: Job, desk: Desk, state: State, number: int) -> tuple[State, Measurement | None, Answers]:

@@ -8,7 +8,8 @@
 - ``category``: multi-hot, weighted by inverse document frequency.
 
 The text group can be fitted to the catalogue's own texts (``server/adaptation.py``), and all groups can be rounded to
-bytes (``shared/recall/quantised.py``). Rows have length 1, or 0 where an item has nothing in the group. Everything here
+bytes (``shared/recall/quantised.py``). What was fitted is kept as a basis, for items that come later
+(``server/basis.py``). Rows have length 1, or 0 where an item has nothing in the group. Everything here
 is public: no behaviour is read.
 """
 
@@ -17,18 +18,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Required, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.adaptation import Adaptation, ContrastiveTerms, contrastive_encoder, whiten, whitening
+from server.basis import (
+    NOTHING,
+    Axes,
+    Basis,
+    Categories,
+    Floats,
+    Vectors,
+    Words,
+    along,
+    category_rows,
+    compact_rows,
+    hot_rows,
+    rounded,
+    unit_rows,
+    word_counter,
+)
 from shared.catalogue import Catalogue
 from shared.errors import DataError
 from shared.files import read_arrays, write_arrays
-from shared.recall.quantised import quantise, unit_rows_of
 from shared.text_encoder import MAX_TOKENS, NO_MODEL, encoder_identity, load_text_encoder, mean_pool
 
 EXACT_WORDS: Final = 4096
@@ -38,29 +54,12 @@ BATCH: Final = 64
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16", "float16"]
 _FORMAT: Final = "fedrecall-text-vectors-1"
-# A row shorter than this before scaling holds rounding errors and nothing else.
-_NOTHING: Final = 1e-6
 
 
-def build_catalogue(
-    ids: Sequence[str],
-    titles: Sequence[str],
-    texts: Sequence[str],
-    categories: Sequence[Sequence[str]],
-    *,
-    model: str,
-    adaptation: Adaptation = "none",
-    vectors: Literal["float32", "int8"] = "float32",
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Catalogue:
-    """Vectors for every item, in the order of ``ids``.
+class Reading(TypedDict, total=False):
+    """How texts become vectors.
 
-    Args:
-        ids: raw item ids, all different.
-        titles: what a person reads.
-        texts: what the encoder reads; an empty text gets all-zero rows.
-        categories: the categories of each item, possibly none.
+    Attributes:
         model: a folder or Hugging Face name for ``transformers``. ``"none"`` LOADS NO TRANSFORMER: group "text" is then
             a copy of group "lexical" and knows no meanings, only words. It exists for tests and machines without a
             model; a result got with it must say so.
@@ -70,33 +69,95 @@ def build_catalogue(
         cache: folder in which text vectors are kept by hash of texts and model; None keeps nothing.
         progress: called with (items done, items) after each batch; with "contrastive" every item counts twice, once
             while the model learns and once while it is read.
+    """
+
+    model: Required[str]
+    adaptation: Adaptation
+    vectors: Vectors
+    cache: Path | None
+    progress: Progress | None
+
+
+def build_catalogue(
+    ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+    categories: Sequence[Sequence[str]],
+    **reading: Unpack[Reading],
+) -> Catalogue:
+    """Vectors for every item, in the order of ``ids``.
+
+    Args:
+        ids: raw item ids, all different.
+        titles: what a person reads.
+        texts: what the encoder reads; an empty text gets all-zero rows.
+        categories: the categories of each item, possibly none.
+        reading: see :class:`Reading`.
 
     Raises:
         FetchError: the model cannot be loaded.
         DataError: the arguments do not fit together.
     """
+    return build_with_basis(ids, titles, texts, categories, **reading)[0]
+
+
+def build_with_basis(
+    ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+    categories: Sequence[Sequence[str]],
+    **reading: Unpack[Reading],
+) -> tuple[Catalogue, Basis]:
+    """As :func:`build_catalogue`, and what the vectors were made with, for items that come later.
+
+    After "contrastive" the basis knows the text encoder only as it was before: to read later items as well, keep the
+    adapted one (:func:`adapted_encoder`) and build with that.
+    """
+    model, adaptation = reading["model"], reading.get("adaptation", "none")
     if model == NO_MODEL and adaptation == "contrastive":
         raise DataError(
             f'model.adaptation "contrastive" needs a text encoder to adapt; model.text_encoder is "{NO_MODEL}"'
         )
-    lexical = lexical_vectors(texts)
+    lexical, words = lexical_vectors(texts)
+    cache, tell = reading.get("cache"), reading.get("progress")
     if model == NO_MODEL:
-        text = lexical.copy()
+        identity, read = NO_MODEL, lexical.copy()
     else:
-        text = _cached_text_vectors(texts, model, contrastive=adaptation == "contrastive", cache=cache, tell=progress)
+        identity = encoder_identity(model)
+        read = _cached_text_vectors(texts, model, contrastive=adaptation == "contrastive", cache=cache, tell=tell)
+    white = whitening(read) if adaptation == "whiten" else None
+    category, columns = category_vectors(categories)
     # The compact directions are whitened on their own: they start from the vectors as they were read.
-    read, text = text, unit_rows(whiten(text, whitening(text))) if adaptation == "whiten" else text
-    groups = {"text": text, "lexical": lexical, "category": category_vectors(categories)}
-    groups["compact"] = compact_vectors(read, lexical)
-    if vectors == "int8":
-        groups = {name: unit_rows_of(quantise(rows).values) for name, rows in groups.items()}
-    return Catalogue(
+    compact, axes = compact_vectors(read, lexical)
+    text = unit_rows(whiten(read, white)) if adaptation == "whiten" else read
+    groups = {"text": text, "lexical": lexical, "category": category, "compact": compact}
+    kind = reading.get("vectors", "float32")
+    catalogue = Catalogue(
         ids=tuple(ids),
         titles=tuple(titles),
         texts=tuple(texts),
         categories=tuple(tuple(names) for names in categories),
-        groups=groups,
+        groups=rounded(groups) if kind == "int8" else groups,
     )
+    return catalogue, Basis(identity, white, words, axes, columns, kind)
+
+
+def adapted_encoder(texts: Sequence[str], model: str, folder: Path, tell: Progress | None = None) -> None:
+    """Keep the text encoder that "contrastive" would read these texts with, as a folder that transformers load.
+
+    Args:
+        texts: that it adapts to.
+        model: a folder or Hugging Face name.
+        folder: where it goes.
+        tell: called with (steps done, steps).
+
+    Raises:
+        FetchError: the model cannot be loaded.
+        ConfigError: it cannot be adapted.
+    """
+    tokenizer, encoder = contrastive_encoder(texts, model, progress=tell)
+    tokenizer.save_pretrained(folder)
+    encoder.save_pretrained(folder)
 
 
 def text_vectors(
@@ -142,61 +203,54 @@ def read_texts(
     return unit_rows(out)
 
 
-def lexical_vectors(texts: Sequence[str]) -> NDArray[np.float32]:
+def lexical_vectors(texts: Sequence[str]) -> tuple[Floats, Words]:
     """(n, words) TF-IDF with sublinear term frequency, unit rows; above ``EXACT_WORDS`` words, (n, ``LEXICAL_SIZE``).
 
     Exact where it can be: items that share a rare word are what word statistics know, and a truncated SVD with a fixed
-    seed (latent semantic analysis) loses much of that.
+    seed (latent semantic analysis) loses much of that. Beside the rows, what they were made with.
     """
     from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - heavy import
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - heavy import
 
+    counter = word_counter()
     try:
-        weights = TfidfVectorizer(sublinear_tf=True, strip_accents="unicode").fit_transform(texts)
+        weights = counter.fit_transform(texts)
     except ValueError:  # "empty vocabulary": no text holds a word
-        return np.zeros((len(texts), 1), np.float32)
+        return np.zeros((len(texts), 1), np.float32), Words((), np.zeros(0), None)
+    words = Words(tuple(counter.get_feature_names_out().tolist()), counter.idf_, None)
     if weights.shape[1] <= EXACT_WORDS:
-        return unit_rows(weights.toarray())
-    return unit_rows(TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0).fit_transform(weights))
+        return unit_rows(weights.toarray()), words
+    reduction = TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0)
+    rows = unit_rows(reduction.fit_transform(weights))
+    return rows, replace(words, axes=reduction.components_.astype(np.float32))
 
 
-def compact_vectors(*groups: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, at most ``COMPACT_SIZE`` a group) leading directions of vector groups, unit rows.
+def compact_vectors(text: Floats, lexical: Floats) -> tuple[Floats, tuple[Axes, Axes]]:
+    """(n, at most ``COMPACT_SIZE`` a group) leading directions of vector groups, unit rows; and these directions.
 
     Half whitened: each direction divided by the root of its singular value, between keeping the first directions'
     dominance and giving all of them one voice. What the linear encoder reads of texts; few numbers, for noise is paid
     by the number.
     """
-    parts = []
-    for rows in groups:
-        wide = np.asarray(rows, np.float64) - np.mean(rows, axis=0, dtype=np.float64)
-        values, directions = np.linalg.eigh(wide.T @ wide)
-        kept = np.argsort(-values)[: min(COMPACT_SIZE, len(values))]
-        kept = kept[values[kept] > _NOTHING]
-        if len(kept):
-            scaled = wide @ directions[:, kept] / np.sqrt(np.sqrt(values[kept]))
-            parts.append(scaled / np.linalg.norm(scaled, axis=1).mean())
-    return unit_rows(np.concatenate(parts, axis=1)) if parts else np.zeros((len(groups[0]), 1), np.float32)
+    axes = (_axes(text), _axes(lexical))
+    return compact_rows(axes, (text, lexical)), axes
 
 
-def category_vectors(categories: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+def _axes(rows: Floats) -> Axes:
+    mean = np.asarray(np.mean(rows, axis=0, dtype=np.float64))
+    wide = np.asarray(rows, np.float64) - mean
+    values, directions = np.linalg.eigh(wide.T @ wide)
+    kept = np.argsort(-values)[: min(COMPACT_SIZE, len(values))]
+    kept = kept[values[kept] > NOTHING]
+    axes = Axes(mean, directions[:, kept], np.sqrt(np.sqrt(values[kept])), 1.0)
+    return replace(axes, length=float(np.linalg.norm(along(axes, rows), axis=1).mean())) if len(kept) else axes
+
+
+def category_vectors(categories: Sequence[Sequence[str]]) -> tuple[Floats, Categories]:
     """(n, number of categories) multi-hot rows weighted by log(1 + n / items of the category), unit length."""
-    names = sorted({name for row in categories for name in row})
-    place = {name: column for column, name in enumerate(names)}
-    hot = np.zeros((len(categories), max(len(names), 1)))
-    for item, row in enumerate(categories):
-        for name in row:
-            hot[item, place[name]] = 1.0
-    return unit_rows(hot * np.log1p(len(categories) / np.maximum(hot.sum(axis=0), 1.0)))
-
-
-def unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(n, d) rows scaled to length 1; rows without content become all zero."""
-    wide = np.asarray(rows, np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    scaled = np.zeros_like(wide)
-    np.divide(wide, lengths, out=scaled, where=lengths > _NOTHING)
-    return scaled.astype(np.float32)
+    names = tuple(sorted({name for row in categories for name in row}))
+    items = hot_rows(names, categories).sum(axis=0)
+    columns = Categories(names, np.log1p(len(categories) / np.maximum(items, 1.0)))
+    return category_rows(columns, categories), columns
 
 
 def _cached_text_vectors(

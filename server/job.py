@@ -44,7 +44,7 @@ class Job:
         plan: the privacy plan.
         encoder: public sizes of the model.
         catalogue: version of the catalogue.
-        items: size of the catalogue.
+        ids: raw ids of its items.
         users_per_client: public normaliser: units behind one client's update.
         nodes: client -> Flower node id.
         public: (items, text_width) public vectors that the encoder reads.
@@ -57,12 +57,17 @@ class Job:
     plan: PrivacyPlan
     encoder: EncoderSpec
     catalogue: str
-    items: int
+    ids: tuple[str, ...]
     users_per_client: int
     nodes: Mapping[str, int]
     public: Floats
     bucket: NDArray[np.int64]
     width: int
+
+    @property
+    def items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.ids)
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -153,14 +158,21 @@ def make_job(
     encoder = encoder_of(config, catalogue, signal)
     width = width_of(signal, encoder.buckets) if encoder.kind == "linear" else 0
     profile = profile_length(width + encoder.text_width) if width else 0
-    plan = make_plan(replace(target, update_dimension=encoder.trained, profile_dimension=profile))
+    plan = make_plan(
+        replace(
+            target,
+            update_dimension=encoder.trained,
+            profile_dimension=profile,
+            trending_dimension=len(catalogue.ids),
+        )
+    )
     return Job(
         run,
         config,
         plan,
         encoder,
         catalogue.version(),
-        len(catalogue.ids),
+        catalogue.ids,
         users_per_client,
         nodes,
         catalogue.groups[encoder.reads],
@@ -191,6 +203,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
     # With fewer participations than rounds the run ends when they are used up; the last round is measured in any case.
     possible = config.rounds if participations == "rounds" else min(config.rounds, int(participations / share + 1e-9))
     measured = sum(measured_round(config, r) or r == possible for r in range(1, possible + 1))
+    refreshed = sum(refreshed_round(config, r) for r in range(1, possible + 1))
     target = Target(
         kind=kind,
         unit=privacy.unit,
@@ -209,6 +222,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         local_steps=config.policy.local_iterations,
         users=users,
         sampling=cohort / population if poisson else None,
+        trending_participations=math.ceil(refreshed * share - 1e-9),
     )
     measurements = privacy.measurement_share
     if measurements == "plan":
@@ -217,6 +231,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         "measurement": measurements,
         "statistics": privacy.statistics_share,
         "profile": privacy.profile_share if config.model.encoder == "linear" else 0.0,
+        "trending": privacy.trending_share,
     }
     return replace(target, shares={"update": 1.0 - sum(shares.values()), **shares})
 
@@ -242,6 +257,11 @@ def check_promise(config: Config) -> None:
 def measured_round(config: Config, round_: int) -> bool:
     """Whether a round is measured: every m-th, and the last."""
     return round_ % config.policy.measure_every == 0 or round_ == config.rounds
+
+
+def refreshed_round(config: Config, round_: int) -> bool:
+    """Whether a round refreshes what is trending."""
+    return config.privacy.trending_share > 0 and round_ % config.trending.every == 0
 
 
 def initial_state(job: Job, rng: np.random.Generator) -> State:

@@ -19,9 +19,11 @@ in ``shared/policy/orders.py``, which an auditor replays.
 from __future__ import annotations
 
 import json
+import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +35,7 @@ from shared.files import sync_folder, write_atomically
 from shared.policy.control import after_order, memory_from_dict, memory_to_dict
 from shared.policy.orders import (
     Order,
+    OrderKind,
     Ruling,
     apply_order,
     order_from_dict,
@@ -169,6 +172,57 @@ def would_come_of(order: Order, stands: Standing) -> Ruling:
         policy, pending = ruling.policy, ruling.pending
         versions = {**versions, policy.version: policy}
     return ruling
+
+
+def place_order(
+    folder: Path,
+    kind: OrderKind,
+    *,
+    who: str,
+    why: str,
+    now: datetime,
+    proposal: str | None = None,
+    version: int | None = None,
+) -> tuple[Order, Ruling, Path]:
+    """Check an order against what the run looks like now, then leave it there; named by its time, first come first.
+
+    Args:
+        folder: of the run.
+        kind, who, why: of the order.
+        now: with its zone.
+        proposal: which one is answered (approve, reject); None = the one that waits.
+        version: which one is to come back (rollback).
+
+    Returns:
+        The order, what will come of it if no round comes before it, and where it lies.
+
+    Raises:
+        RunError: the run has ended or closed no round yet, or the order would be refused.
+        ProtocolError: a field of the order is malformed.
+    """
+    stands = standing(folder)
+    if stands.state.stopped is not None:
+        raise RunError(f"{folder}: the run has ended ({stands.state.stopped}): its policy is frozen")
+    if kind in {"approve", "reject"} and proposal is None:
+        if stands.state.pending is None:
+            raise RunError(f"no proposal waits, so there is nothing to {kind}")
+        proposal = stands.state.pending.id
+    order = order_from_dict(
+        {
+            "id": f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}-{kind}",
+            "kind": kind,
+            "who": who,
+            "when": now.isoformat(timespec="seconds"),
+            "why": why,
+            "proposal": proposal,
+            "version": version,
+            "seen": stands.state.policy.version if kind == "rollback" else None,
+        }
+    )
+    ruling = would_come_of(order, stands)
+    if ruling.outcome == "refused":
+        raise RunError(f"{folder}: {ruling.reason}")
+    return order, ruling, give_order(folder, order)
 
 
 def read_order(path: Path) -> Order:

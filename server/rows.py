@@ -68,9 +68,9 @@ def epsilon_so_far(plan: PrivacyPlan, state: State) -> Row | None:
     return {**against, "by_kind": epsilon_by_kind(plan, most)}
 
 
-def traffic(trained: Answers, measured: Answers | None) -> Row:
+def traffic(trained: Answers, *others: Answers | None) -> Row:
     """Who answered the training task, and the bytes both ways over the round's exchanges."""
-    made = [trained] if measured is None else [trained, measured]
+    made = [trained, *(one for one in others if one is not None)]
     return {
         "cohort": {
             "asked": len(trained.survivors + trained.declined + trained.failed),

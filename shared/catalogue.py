@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DataError
-from shared.files import read_arrays, write_arrays
+from shared.files import arrays_of_bytes, bytes_of_arrays, read_arrays, write_atomically
 from shared.recall.quantised import unit_rows_of, whole_rows
 
 GROUPS: Final = ("text", "lexical", "category")
@@ -71,19 +71,8 @@ class Catalogue:
 
 
 def save_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write one file, atomically: readers see the old file or the whole new one.
-
-    A group whose rows bytes stand for exactly (built with ``vectors = "int8"``) is written as those bytes, a quarter as
-    large, and read back as the same floats.
-    """
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for name, vectors in catalogue.groups.items():
-        whole = whole_rows(vectors)
-        arrays[f"group/{name}"] = np.ascontiguousarray(vectors, "<f4") if whole is None else whole
-    arrays["format"] = _as_bytes(_FORMAT.encode())
-    arrays["version"] = _as_bytes(catalogue.version().encode())
-    arrays["words"] = _as_bytes(_words_as_json(catalogue))
-    write_arrays(path, arrays)
+    """Write one file, atomically: readers see the old file or the whole new one."""
+    write_atomically(path, catalogue_bytes(catalogue))
 
 
 def load_catalogue(path: Path) -> Catalogue:
@@ -92,23 +81,85 @@ def load_catalogue(path: Path) -> Catalogue:
     Raises:
         DataError: no such file, not a catalogue, cut short, or changed after it was written.
     """
-    arrays = read_arrays(path)
+    return _catalogue(read_arrays(path), str(path))
+
+
+def catalogue_bytes(catalogue: Catalogue) -> bytes:
+    """The catalogue as it stands in a file and on the wire."""
+    arrays = arrays_of_items(catalogue) | {"format": as_bytes(_FORMAT.encode())}
+    return bytes_of_arrays(arrays | {"version": as_bytes(catalogue.version().encode())})
+
+
+def catalogue_of(content: bytes, place: str) -> Catalogue:
+    """What ``catalogue_bytes`` made.
+
+    Args:
+        content: from anywhere.
+        place: where it comes from, for the message.
+
+    Raises:
+        DataError: as :func:`load_catalogue`, and nothing else on whatever bytes.
+    """
+    return _catalogue(arrays_of_bytes(content, place), place)
+
+
+def arrays_of_items(catalogue: Catalogue) -> dict[str, NDArray[np.generic]]:
+    """Items as named arrays.
+
+    A group whose rows bytes stand for exactly (built with ``vectors = "int8"``) is written as those bytes, a quarter as
+    large, and read back as the same floats.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {"words": as_bytes(_words_as_json(catalogue))}
+    for name, vectors in catalogue.groups.items():
+        whole = whole_rows(vectors)
+        arrays[f"group/{name}"] = np.ascontiguousarray(vectors, "<f4") if whole is None else whole
+    return arrays
+
+
+def items_of_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> Catalogue:
+    """What ``arrays_of_items`` made.
+
+    Raises:
+        DataError: items that do not fit together.
+        KeyError, TypeError, ValueError, RecursionError: not such arrays.
+    """
+    words = json.loads(bytes(arrays["words"]))
+    return Catalogue(
+        ids=strings_of(words["ids"]),
+        titles=strings_of(words["titles"]),
+        texts=strings_of(words["texts"]),
+        categories=tuple(strings_of(row) for row in words["categories"]),
+        groups={k.removeprefix("group/"): _floats(v) for k, v in arrays.items() if k.startswith("group/")},
+    )
+
+
+def strings_of(values: object) -> tuple[str, ...]:
+    """A JSON list of texts that can be written.
+
+    Raises:
+        TypeError: no list of texts.
+        ValueError: half of a surrogate pair, which no file, terminal or hash takes.
+    """
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of texts is expected")
+    "".join(values).encode()
+    return tuple(values)
+
+
+def as_bytes(content: bytes) -> NDArray[np.uint8]:
+    """Bytes as an array, for a file of arrays."""
+    return np.frombuffer(content, np.uint8)
+
+
+def _catalogue(arrays: Mapping[str, NDArray[np.generic]], place: str) -> Catalogue:
     try:
         if bytes(arrays["format"]) != _FORMAT.encode():
-            raise DataError(f"{path}: format {bytes(arrays['format'])[:40]!r}; this version reads {_FORMAT}")
-        words = json.loads(bytes(arrays["words"]))
-        catalogue = Catalogue(
-            ids=_strings(words["ids"]),
-            titles=_strings(words["titles"]),
-            texts=_strings(words["texts"]),
-            categories=tuple(_strings(row) for row in words["categories"]),
-            groups={k.removeprefix("group/"): _floats(v) for k, v in arrays.items() if k.startswith("group/")},
-        )
-        stored = bytes(arrays["version"]).decode()
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: not a catalogue ({error}); build it again") from error
+            raise DataError(f"{place}: format {bytes(arrays['format'])[:40]!r}; this version reads {_FORMAT}")
+        catalogue, stored = items_of_arrays(arrays), bytes(arrays["version"]).decode()
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not a catalogue ({error}); build it again") from error
     if stored != catalogue.version():
-        raise DataError(f"{path}: content does not match its version {stored[:12]}…; build the catalogue again")
+        raise DataError(f"{place}: content does not match its version {stored[:12]}…; build the catalogue again")
     return catalogue
 
 
@@ -117,7 +168,8 @@ def _check_group(name: str, vectors: NDArray[np.float32], n_items: int) -> None:
         raise DataError(
             f"catalogue: group {name!r} is {vectors.dtype} {vectors.shape}; it must be float32 ({n_items}, d)"
         )
-    lengths = np.linalg.norm(vectors, axis=1)
+    with np.errstate(over="ignore"):  # a length beyond float32 is a wrong one, said below
+        lengths = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~((np.abs(lengths - 1.0) <= _UNIT_TOLERANCE) | (lengths == 0.0)))
     if len(wrong):
         raise DataError(
@@ -135,22 +187,12 @@ def _words_as_json(catalogue: Catalogue) -> bytes:
     return json.dumps(words, ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode()
 
 
-def _as_bytes(content: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(content, np.uint8)
-
-
 def _floats(vectors: NDArray[np.generic]) -> NDArray[np.float32]:
     if vectors.dtype == np.int8 and vectors.ndim == 2:
         return unit_rows_of(vectors.astype(np.int8, copy=False))
     if vectors.dtype != np.dtype("<f4"):
         raise ValueError(f"a group of type {vectors.dtype} instead of float32 or int8")
     return vectors.astype(np.float32, copy=False)
-
-
-def _strings(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError("a list of texts is expected")
-    return tuple(values)
 
 
 def _first_repeated(ids: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from shared.recall.item_rules import ItemRules, rules_from_dict
 from shared.recall.report import LARGEST_SHADOWS
 
 WEIGHTS: Final[Mapping[str, float]] = {"text": 10.0, "lexical": 5.0, "category": 1.0, "popularity": 1.0}
+LONGEST_WINDOW: Final = 3650  # days
 SIMILARITY: Final[Mapping[str, Similarity]] = {"text": "dot", "lexical": "cosine", "category": "cosine"}
 
 
@@ -56,6 +57,9 @@ class Privacy(Section):
     )
     profile_share: float = Field(
         0.3, ge=0, lt=1, description="share of the budget (zCDP) for the one-off second moment (encoder linear)"
+    )
+    trending_share: float = Field(
+        0.0, ge=0, lt=1, description="share of the budget (zCDP) for what is trending; 0 = off (docs/trending.md)"
     )
 
 
@@ -169,6 +173,15 @@ class PolicySection(Section):
         return {**SIMILARITY, **given}
 
 
+class TrendingSection(Section):
+    """What is trending: which events are recent, and how often it is asked."""
+
+    window_days: int = Field(
+        7, ge=1, le=LONGEST_WINDOW, description="days, today included, whose events count, by each client's own clock"
+    )
+    every: int = Field(10, ge=1, le=100_000, description="rounds between refreshes; a round that divides by it has one")
+
+
 class RulesSection(Section):
     """Item rules: raw item ids that are never recommended; no policy lifts them (docs/device.md)."""
 
@@ -186,6 +199,7 @@ class Config(Section):
     model: Model = Model()
     training: TrainingSection = TrainingSection()
     policy: PolicySection = PolicySection()
+    trending: TrendingSection = TrendingSection()
     rules: RulesSection = RulesSection()
 
 

@@ -18,13 +18,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
+from shared.config import LONGEST_WINDOW
 from shared.encoder.profile import profile_length
 from shared.encoder.spec import KINDS_OF_ENCODER, EncoderSpec, Floats
 from shared.errors import FedrecallError, ProtocolError
 from shared.policy.recall_policy import RecallPolicy, check_prices, policy_from_dict, policy_to_dict
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import Receipt
-from shared.privacy.plan import PrivacyPlan, Release
+from shared.privacy.plan import PrivacyPlan, Release, plan_to_dict
 from shared.recall.item_rules import ItemRules, rules_from_dict, rules_to_dict
 from shared.recall.report import ACTIVITY, HISTORY_BINS, LARGEST_SHADOWS, ReportLayout
 
@@ -34,6 +35,7 @@ MESSAGE_TYPES: Final[Mapping[Release, str]] = {
     "profile": "query.profile",
     "update": "train.update",
     "measurement": "evaluate.measurement",
+    "trending": "query.trending",
 }
 _LARGEST: Final = 1 << 28  # array entries, rounds; more is hostile
 # What looking into hostile JSON can raise.
@@ -56,7 +58,7 @@ class Header:
 
     Attributes:
         run: id of the run; a client's participations count per run.
-        round: 0 for one-off statistics, else 1..rounds.
+        round: 0 for what is asked once, else 1..rounds.
         attempt: 1, or more when a round is tried again (a new intent, a new charge).
         plan: the contract; a client pins the first one it accepts.
         catalogue: version of the public catalogue that item indices refer to.
@@ -141,12 +143,27 @@ class MeasureTask:
     prior: Floats
 
 
-Task = StatisticsTask | ProfileTask | TrainTask | MeasureTask
+@dataclass(frozen=True)
+class TrendingTask:
+    """Server -> client: which items its users came to lately.
+
+    Attributes:
+        window: days, today included, by the client's own clock.
+        items: of the catalogue; each has a number of its own in the answer.
+    """
+
+    header: Header
+    window: int
+    items: int
+
+
+Task = StatisticsTask | ProfileTask | TrainTask | MeasureTask | TrendingTask
 _RELEASE: Final[Mapping[type, Release]] = {
     StatisticsTask: "statistics",
     ProfileTask: "profile",
     TrainTask: "update",
     MeasureTask: "measurement",
+    TrendingTask: "trending",
 }
 
 
@@ -168,6 +185,8 @@ def vector_length(task: Task) -> int:
         return encoder.trained
     if isinstance(task, ProfileTask):
         return profile_length(task.features)
+    if isinstance(task, TrendingTask):
+        return task.items
     return encoder.buckets + HISTORY_BINS if isinstance(task, StatisticsTask) else layout_of(task).length
 
 
@@ -176,18 +195,20 @@ _FIELDS: Final[Mapping[str, set[str]]] = {
     "profile": {"release", "header", "width", "typical"},
     "measurement": {"release", "header", "policy", "shadows", "activity", "rules"},
     "update": {"release", "header", "policy", "training", "rules"},
+    "trending": {"release", "header", "window", "items"},
 }
 _ARRAYS: Final[Mapping[str, set[str]]] = {
     "statistics": set(),
     "profile": {"prior"},
     "measurement": {"parameters", "prior"},
     "update": {"parameters", "prior"},
+    "trending": set(),
 }
 
 
 def task_record(task: Task) -> RecordDict:
     """A task on the wire. Build it once and send the same object to everybody."""
-    said: dict[str, Any] = {"release": release_of(task), "header": asdict(task.header)}
+    said: dict[str, Any] = {"release": release_of(task), "header": header_to_dict(task.header)}
     arrays: dict[str, Floats] = {}
     if isinstance(task, TrainTask | MeasureTask):
         said["policy"] = policy_to_dict(task.policy)
@@ -201,6 +222,8 @@ def task_record(task: Task) -> RecordDict:
     if isinstance(task, ProfileTask):
         said |= {"width": task.width, "typical": task.typical}
         arrays = {"prior": task.prior}
+    if isinstance(task, TrendingTask):
+        said |= {"window": task.window, "items": task.items}
     text = json.dumps(said, sort_keys=True, allow_nan=False)
     return RecordDict(
         {
@@ -280,6 +303,8 @@ def _task(record: RecordDict) -> Task:
         return StatisticsTask(header)
     if release == "profile":
         return _profile(header, said["width"], said["typical"], arrays["prior"])
+    if release == "trending":
+        return _trending(header, said["window"], said["items"])
     parameters = finite_vector(arrays["parameters"], "parameters", header.encoder.size)
     prior = finite_vector(arrays["prior"], "prior", header.encoder.buckets)
     policy = policy_from_dict(said["policy"])
@@ -300,6 +325,18 @@ def _profile(header: Header, width: object, typical: object, prior: Array) -> Pr
     if vector_length(task) > _LARGEST:
         raise ProtocolError(f"width: {task.features} features make {vector_length(task)} numbers, more than {_LARGEST}")
     return task
+
+
+def _trending(header: Header, window: object, items: object) -> TrendingTask:
+    for name, value, most in (("window", window, LONGEST_WINDOW), ("items", items, _LARGEST)):
+        if type(value) is not int or not 1 <= value <= most:
+            raise ProtocolError(f"{name}: {value!r}, expected a whole number from 1 to {most}")
+    return TrendingTask(header, cast(int, window), cast(int, items))
+
+
+def header_to_dict(header: Header) -> dict[str, Any]:
+    """A header in plain JSON types."""
+    return {**asdict(header), "plan": plan_to_dict(header.plan)}
 
 
 def parse_header(raw: Mapping[str, Any]) -> Header:

@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from shared.errors import ProtocolError
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import RELEASES, Release
-from shared.protocol import LONGEST_TEXT, MALFORMED, Header, parse_header, vector_of
+from shared.protocol import LONGEST_TEXT, MALFORMED, Header, header_to_dict, parse_header, vector_of
 from shared.secagg.masks import Words
 
 Part = ArrayRecord | MetricRecord | ConfigRecord  # what Flower's RecordDict holds
@@ -51,7 +51,7 @@ class Invitation:
 
 def invitation_record(invitation: Invitation) -> RecordDict:
     """An invitation on the wire, unsigned."""
-    said = {"release": invitation.release, "header": asdict(invitation.header), "task": invitation.task}
+    said = {"release": invitation.release, "header": header_to_dict(invitation.header), "task": invitation.task}
     return RecordDict({"invitation": ConfigRecord({"json": json.dumps(said, sort_keys=True, allow_nan=False)})})
 
 

@@ -151,7 +151,7 @@ def _ndcg(
     to_come: NDArray[np.int64],
 ) -> float:
     """Of the list by score: what is re-ranked is the same for all arms, and left out."""
-    personal = None if state is None else personal_of(state, shelf)
+    personal = None if state is None else personal_of(state, shelf.scale)
     parts = parts_of(shelf, policy, user_sides(shelf, policy, [read], personal), personal)
     total = summed(parts, (1, len(mask)))[0]
     total[mask] = -np.inf

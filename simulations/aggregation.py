@@ -7,6 +7,7 @@ from typing import Literal
 
 from server.budget import measuring
 from server.job import layout_of_reports
+from server.summary import AGAINST, MASKED, UNMASKED
 from shared.privacy.plan import ADJACENCY, PrivacyPlan, Trust, claims
 from shared.privacy.wording import sentences
 from simulations.config import SimulationConfig
@@ -44,12 +45,12 @@ def mode_of(config: SimulationConfig) -> Mode:
 def words(mode: Mode, trust: Trust) -> Words:
     """The words for a mode under a trust."""
     if mode == "not needed":
-        return Words("not needed: under trust local every vector is private by itself", "", "", "")
+        return Words(UNMASKED, "", "", "")
     if mode == "real":
         return Words(
-            "real: vectors are masked, and the server learns their sum alone",
+            MASKED,
             "; vectors are masked, so the server learns sums alone",
-            "; of single vectors the server learns their masked form alone (docs/secure-aggregation.md)",
+            AGAINST,
             "",
         )
     bare = "under its own share of the noise" if trust == "distributed" else "without noise"

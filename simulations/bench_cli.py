@@ -102,3 +102,22 @@ def audit_command(
         typer.echo(json.dumps(result))
     else:
         show(result, Console(highlight=False))
+
+
+@bench_app.command("vault")
+def vault_command(
+    events: Annotated[int, typer.Option("--events", min=1, help="Events in the vault.")] = 1_000_000,
+    items: Annotated[int, typer.Option("--items", min=1, help="Items of the catalogue.")] = 100_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """A device's sealed store: import, query, forget and prove it, beside SQLite in clear; about a minute."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
+
+    from simulations.benchmarks.vault import Plan, measure, show  # noqa: PLC0415 - as above
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json)
+    result = measure(lambda sentence: progress.print(sentence, markup=False), Plan(events, items))
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result, Console(highlight=False))

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +18,10 @@ from server.checkpoint import claims_so_far
 from server.ending import Ending
 from server.job import Job
 from server.rows import Row
+from server.summary import claims_of, covers, not_covered
 from shared.files import write_atomically
-from shared.policy.recall_policy import policy_to_dict
-from shared.privacy.accounting import ACCOUNTANT
 from shared.privacy.chain import read_ledger
-from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan, epsilon_by_kind
+from shared.privacy.plan import Claims, PrivacyPlan
 from simulations.aggregation import Words, mode_of, words
 from simulations.baselines import run_baselines
 from simulations.config import SimulationConfig
@@ -32,6 +31,7 @@ from simulations.mending import CLIENT_LEDGER
 from simulations.model import Model, model_of, write_model
 from simulations.report import write_report
 from simulations.seeding import generator
+from simulations.trending import trending_summary
 from simulations.world import World, oracle
 
 YARDSTICKS: Final = ("popularity", "tfidf", "ease")  # the floor, the public features alone, the non-private ceiling
@@ -86,6 +86,7 @@ def finish(
         "client_updates": ending.last.updates,
         "client_updates_per_second": round(ending.last.updates / max(in_rounds, 1e-9), 1),
         "peak_rss_mb": round(_peak_mb(), 1),
+        **trending_summary(config, folder, world),
     }
     if world.dataset.public:
         shown = examples(world, model, rngs)
@@ -119,7 +120,7 @@ def _peak_mb() -> float:
 
 def _summary(config: SimulationConfig, folder: Path, world: World, job: Job, ending: Ending) -> Row:
     plan = job.plan
-    spent, most = claims_so_far(plan, ending.last)
+    spent, _ = claims_so_far(plan, ending.last)
     said = words(mode_of(config), plan.trust)
     return {
         "preset": config.preset,
@@ -128,24 +129,10 @@ def _summary(config: SimulationConfig, folder: Path, world: World, job: Job, end
         "seed": config.seed,
         "engine": config.engine,
         "controller": config.policy.controller,
-        "unit": plan.unit,
-        "trust": plan.trust,
-        "adjacency": ADJACENCY,
-        "delta": plan.delta,
-        "participations": plan.update.participations,
-        "rounds": config.rounds,
-        "rounds_done": ending.rounds_done,
-        "stopped": ending.stopped,
-        "model": ending.to_dict(),
-        "policy": policy_to_dict(ending.model.policy),
-        "epsilon": spent.largest,
-        "epsilon_claims": {name: value for name, value in asdict(spent).items() if name != "if_others_collude"},
-        "epsilon_if_others_collude": spent.if_others_collude,
-        "epsilon_by_kind": epsilon_by_kind(plan, most),
-        "accountant": ACCOUNTANT,
+        **claims_of(job, ending),
         "second_accountant": _witness(plan, folder),
         "covers_tuning": False,
-        "covers": _covers(plan, spent, said),
+        "covers": covers(plan, spent, said.against),
         "not_covered": _not_covered(plan, spent, said, own_data=config.data.name not in DATASETS),
         "secure_aggregation": said.summary,
         "users": len(world.dataset.users),
@@ -170,37 +157,13 @@ def _witness(plan: PrivacyPlan, folder: Path) -> Row | None:
     return {"name": "Opacus", "prv": seen.prv, "rdp": seen.rdp}
 
 
-def _covers(plan: PrivacyPlan, spent: Claims, said: Words) -> str:
-    if plan.epsilon is None:
-        return "Nothing: this run had no differential privacy."
-    who = "recipients of what is published; against the server nothing is claimed"
-    if spent.everyone is not None:
-        collusion = " up to the tolerated collusion" if plan.trust == "distributed" else ""
-        who = f"everybody{collusion}, the server included{said.against}"
-    return (
-        f"Every number that left a client (at most: updates {plan.update.participations}, measurements "
-        f"{plan.measurement.participations}, statistics {plan.statistics.participations}, profile "
-        f"{plan.profile.participations}), against {who}."
-    )
-
-
 def _not_covered(plan: PrivacyPlan, spent: Claims, said: Words, *, own_data: bool) -> list[str]:
     out = [
         "Oracle values, examples and the seed in this folder: a simulation knows them, no deployment does.",
-        "Tuning: defaults were chosen looking at validation data of public data sets.",
-        "Enrolment, participation and dropout, which are public under zero-out adjacency.",
+        *not_covered(plan, spent),
     ]
     if own_data:
         out.append("Ranges of ratings and dwell times, read off all users of this folder to scale their features.")
-    if spent.recipients_amplified is not None:
-        out.append(
-            "Readers of this folder are not among those who see neither cohorts nor their sizes: its rows, ledgers and "
-            "report show who was drawn, or how many."
-        )
     if said.not_covered:
         out.append(said.not_covered)
-    if plan.trust == "central" and plan.smallest_cohort < 2:
-        out.append("Clients against the server where a cohort is one client: the sum of one vector is that vector.")
-    if plan.trust == "local":
-        out.append("Floating-point effects of local noise.")
     return out

@@ -5,18 +5,15 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from shared.errors import RunError
 from shared.terminal import PlainCommand
 
 if TYPE_CHECKING:
-    from server.oversight import Standing
     from shared.policy.orders import OrderKind
 
 policy_app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -85,45 +82,21 @@ def rollback_command(
 def _order(
     run: Path, kind: OrderKind, why: str, *, as_json: bool, proposal: str | None = None, version: int | None = None
 ) -> None:
-    """Check an order against what the run looks like now, then leave it in the run's folder.
+    """Leave an order in the run's folder, if it would be carried out.
 
     Raises:
         RunError: the run has ended, or the order would be refused.
     """
-    from server.oversight import give_order, standing, would_come_of  # noqa: PLC0415 - heavy
-    from shared.policy.orders import order_from_dict, order_to_dict  # noqa: PLC0415 - as above
+    from server.oversight import place_order  # noqa: PLC0415 - heavy
+    from shared.policy.orders import order_to_dict  # noqa: PLC0415 - as above
 
-    stands = standing(run)
-    if stands.state.stopped is not None:
-        raise RunError(f"{run}: the run has ended ({stands.state.stopped}): its policy is frozen")
-    order = order_from_dict(_draft(kind, why, stands, proposal, version))
-    ruling = would_come_of(order, stands)
-    if ruling.outcome == "refused":
-        raise RunError(f"{run}: {ruling.reason}; see fedrecall-sim policy show {run}")
-    path = give_order(run, order)
+    order, ruling, path = place_order(
+        run, kind, who=_who(), why=why, now=datetime.now(UTC), proposal=proposal, version=version
+    )
     if as_json:
         typer.echo(json.dumps({"order": order_to_dict(order), "file": str(path), "expected": ruling.reason}))
     else:
         typer.echo(f"Before the next round: {ruling.reason}.\nThe order waits in {path}")
-
-
-def _draft(kind: OrderKind, why: str, stands: Standing, proposal: str | None, version: int | None) -> dict[str, Any]:
-    """An order as JSON: named by its time, so that orders lie in the order in which they were given."""
-    now, pending = datetime.now(UTC), stands.state.pending
-    if kind in {"approve", "reject"} and proposal is None:
-        if pending is None:
-            raise RunError(f"no proposal waits, so there is nothing to {kind}")
-        proposal = pending.id
-    return {
-        "id": f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}-{kind}",
-        "kind": kind,
-        "who": _who(),
-        "when": now.isoformat(timespec="seconds"),
-        "why": why,
-        "proposal": proposal,
-        "version": version,
-        "seen": stands.state.policy.version if kind == "rollback" else None,
-    }
 
 
 def _who() -> str:

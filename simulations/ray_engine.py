@@ -45,6 +45,11 @@ def run_on_ray(config: SimulationConfig, folder: Path, *, cache: Path, source: P
     """
     if config.seed != "none":
         raise ConfigError('engine = "ray": clients are separate processes and cannot be seeded; add --set seed=none')
+    if config.privacy.trending_share:
+        raise ConfigError(
+            'engine = "ray": clients go by the real calendar, on which nothing in a data set is recent; add '
+            "--set privacy.trending_share=0"
+        )
     app = Path(__file__).resolve().parents[1]
     if not (app / "pyproject.toml").exists():
         raise ConfigError("engine = 'ray' bundles the source tree: run from a checkout, or use engine = 'inprocess'")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +19,22 @@ from server.desk import Desk
 from server.evaluation import Measurement
 from server.job import Job, check_promise, initial_state, make_job
 from server.posterior import given_out
+from server.resuming import CHECKPOINT, SERVER_LEDGER, alone, begun_with, caught_up, drop_rows, tidy, whole
 from server.rows import Row
 from shared.config import read_toml, validate
 from shared.errors import RunError
 from shared.files import write_atomically
 from shared.keys import own_key
 from shared.privacy.ledger import Ledger, create_ledger, open_ledger
+from shared.privacy.plan import plan_to_dict
 from simulations.aggregation import promise
 from simulations.config import SimulationConfig
 from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
 from simulations.finish import finish
-from simulations.mending import (
-    CHECKPOINT,
-    CLIENT_LEDGER,
-    CONFIG,
-    SERVER_LEDGER,
-    begun_with,
-    caught_up,
-    clear,
-    drop_rows,
-    founded,
-    tidy,
-)
-from simulations.seeding import Seed, client_randomness, clock, generator, identities, noise, signing_key
+from simulations.mending import CLIENT_LEDGER, CONFIG, clear, founded
+from simulations.seeding import Seed, client_randomness, generator, identities, noise, signing_key
+from simulations.trending import calendar
 from simulations.world import World, load_world, oracle, stores_of
 
 
@@ -124,36 +115,18 @@ def _resume(folder: Path, cache: Path, source: Path | None, screen: Screen, bega
     # The run keeps the name that its ledgers know, also in a folder that was renamed.
     run = founded(folder)
     job = job_of(config, world, folder.name if run is None else run)
-    if run is not None and not begun_with(folder, job.catalogue, asdict(job.plan)):
+    if run is not None and not begun_with(folder, job.catalogue, plan_to_dict(job.plan)):
         raise RunError(
             f"{folder}: data, text model or code are not those that this run began with (or it is a run of "
             "fedrecall-sim cold, which is not resumed); put them back, or start a new run"
         )
-    for name, lines in ({} if state is None else state.ledgers).items():
-        if lines and not (folder / name).exists():
-            raise RunError(
-                f"{folder / name}: missing, but the checkpoint counts {lines} lines: what was spent is not known"
-            )
+    whole(folder, state)
     return _execute(config, folder, world, job, state, screen, began)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else works on this folder meanwhile.
-
-    Raises:
-        RunError: another process does, or the folder cannot be written.
-    """
-    try:
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
-    with lock as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{folder}: another process works on this run") from error
-        yield
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Nobody else works on this folder meanwhile."""
+    return alone(folder / ".lock", f"{folder}: another process works on this run")
 
 
 def job_of(config: SimulationConfig, world: World, run: str) -> Job:
@@ -234,7 +207,7 @@ def _open(
     if server.exists():
         ledger = open_ledger(server, server_key, replay_from=at.get(SERVER_LEDGER))
     else:
-        genesis = {"kind": "simulation", "run": job.run, "plan": asdict(job.plan), "catalogue": job.catalogue}
+        genesis = {"kind": "simulation", "run": job.run, "plan": plan_to_dict(job.plan), "catalogue": job.catalogue}
         genesis["config"] = sha256_of(folder / CONFIG)
         ledger = create_ledger(server, server_key, genesis)
     stack.callback(ledger.close)
@@ -249,7 +222,7 @@ def _open(
         own_key(keys / "clients.pem", signing_key(seed, "clients")),
         client_randomness(seed),
         consents=dict.fromkeys(stores, consent_to(job.plan)),
-        clock=clock(seed),
+        clock=calendar(config, world, seed),
         identity=identities(seed, stores),
         masked=config.secure_aggregation == "real",
         replay_from=at.get(CLIENT_LEDGER),

@@ -79,6 +79,8 @@ def result_table(summary: Row, folder: Path) -> None:
         table.add_row(name, *(_number(values.get(column)) for column in columns))
     console.print(table)
     console.print(privacy_sentence(summary), soft_wrap=True)
+    if "trending" in summary:
+        console.print(trending_sentence(summary["trending"]), soft_wrap=True)
     console.print(
         f"{summary['stopped']} after {summary['rounds_done']} of {summary['rounds']} rounds; "
         f"{summary['wall_seconds']:.0f} s, {summary['client_updates_per_second']:.0f} client updates/s, "
@@ -88,6 +90,18 @@ def result_table(summary: Row, folder: Path) -> None:
     )
     if summary["stopped"] == "budget exhausted":
         console.print(exhausted_sentence(summary, folder), soft_wrap=True, markup=False)
+
+
+def trending_sentence(trending: Row) -> str:
+    """How the private lists of what is trending compare with the truth."""
+    lists = ", ".join(str(one["listed"]) for one in trending["refreshes"]) or "none"
+    return (
+        f"trending on {trending['day']} (window {trending['window_days']} days, {trending['people']} people came to "
+        f"something, {trending['people_of_item_20']} to the 20th item): precision@20 "
+        f"{_number(trending['precision@20'], 3)}, recall@20 {_number(trending['recall@20'], 3)} against the oracle, "
+        f"means over refreshes (all-time popularity, oracle: {_number(trending['popularity_precision@20'], 3)}); items "
+        f"listed: {lists}"
+    )
 
 
 def exhausted_sentence(summary: Row, folder: Path) -> str:

@@ -31,7 +31,7 @@ from shared.encoder.spec import Floats
 from shared.errors import ConfigError, LedgerError, RunError
 from shared.files import write_arrays
 from shared.privacy.ledger import Ledger, create_ledger
-from shared.privacy.plan import PrivacyPlan, claims
+from shared.privacy.plan import PrivacyPlan, claims, plan_to_dict
 from shared.privacy.wording import sentences
 from shared.proofs import LastReceipt, read_stamp, stamp
 from shared.text_encoder import NO_MODEL
@@ -177,7 +177,7 @@ def _opened(silos: Silos, plan: PrivacyPlan, seed: int, folder: Path) -> Iterato
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        server = begin("server", {"kind": plan.kind, "plan": asdict(plan), "catalogue": silos.catalogue})
+        server = begin("server", {"kind": plan.kind, "plan": plan_to_dict(plan), "catalogue": silos.catalogue})
         members = {
             name: _Member(store, Gate(silos.catalogue, {name: consent_to(plan)}), begin(name, {"type": "opened"}))
             for name, store in silos.stores.items()
@@ -234,7 +234,7 @@ def _asked(
     silos: Silos, settings: SiloSettings, plan: PrivacyPlan, ledger: Ledger, parameters: Floats, number: int
 ) -> Request:
     """The server's intent, in its ledger, and the task as the silos' gates see it, signed over that line."""
-    public = {"round": number, "spec": asdict(silos.spec), "terms": asdict(settings.terms), "plan": asdict(plan)}
+    public = {"round": number, "spec": asdict(silos.spec), "terms": asdict(settings.terms), "plan": plan_to_dict(plan)}
     digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode() + parameters.tobytes()).hexdigest()
     intent = {
         "type": "intent",

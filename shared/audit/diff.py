@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.audit.findings import CLAUSES, Finding, Value
 from shared.audit.verify import Report
+from shared.privacy.plan import plan_to_dict
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _told(report: Report) -> Iterator[tuple[str, Value]]:
     for curve in report.epsilon_over_time:
         yield f"epsilon.{curve.kind}", max(curve.epsilon, default=None)
         yield f"rounds.{curve.kind}", max(curve.rounds, default=None)
-    yield from _flat("plan", None if report.plan is None else asdict(report.plan))
+    yield from _flat("plan", None if report.plan is None else plan_to_dict(report.plan))
     yield from _flat("spend", None if report.spend is None else asdict(report.spend))
     yield from ((f"not covered: {key}", "listed") for key in report.not_covered)
     yield "ledgers", len(report.files)

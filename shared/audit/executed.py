@@ -17,6 +17,7 @@ from shared.privacy import accounting
 from shared.privacy.plan import RELEASES, Mechanism, PrivacyPlan, Release, printed
 
 Name = tuple[int, int, Release]  # round, attempt, kind of release
+ORDER: Final[tuple[Release, ...]] = ("statistics", "profile", "update", "trending", "measurement")  # within a round
 Source = Literal["clients", "server"]
 
 HUGE: Final = 300.0
@@ -152,7 +153,7 @@ def _exchanges(
     sums: Mapping[Name, Sum],
     covered: set[str],
 ) -> tuple[Exchange, ...]:
-    order = {kind: place for place, kind in enumerate(("statistics", "profile", "update", "measurement"))}
+    order = {kind: place for place, kind in enumerate(ORDER)}
     names = sorted({*charges, *paid}, key=lambda name: (name[0], name[1], order[name[2]]))
     return tuple(
         Exchange(

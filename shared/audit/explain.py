@@ -16,6 +16,7 @@ RELEASES: Final = {
     "measurement": "how good its recommendations are (recall, exposures)",
     "statistics": "which items are popular and how long histories are",
     "profile": "the second moment of profiles, which the encoder begins with",
+    "trending": "which items people came to lately",
 }
 LARGEST: Final = 1e100  # a price beyond is none
 NOISE: Final = {

@@ -13,8 +13,9 @@ from shared.audit.charts import Line, Mark, Row
 from shared.audit.findings import Value
 from shared.audit.texts import Language, number, term, word
 from shared.audit.verify import Report
+from shared.privacy.plan import RELEASES
 
-STYLES: Final = {name: f"kind-{name}" for name in ("update", "measurement", "statistics", "profile", "all")}
+STYLES: Final = {name: f"kind-{name}" for name in (*RELEASES, "all")}
 Table = list[list[str]]
 
 

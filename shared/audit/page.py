@@ -26,7 +26,7 @@ from shared.audit.texts import LANGUAGES, Text
 from shared.audit.verify import Report
 from shared.errors import RunError
 from shared.files import write_atomically
-from shared.privacy.plan import ADJACENCY
+from shared.privacy.plan import ADJACENCY, plan_to_dict
 
 PAGE: Final = "audit.html"
 MACHINE: Final = "audit.json"
@@ -78,7 +78,7 @@ def render(report: Report) -> str:
 
 def report_json(report: Report) -> str:
     """The same for a machine; numbers that JSON does not know are words ("NaN", "Infinity")."""
-    plan = None if report.plan is None else {**asdict(report.plan), "adjacency": ADJACENCY}
+    plan = None if report.plan is None else {**plan_to_dict(report.plan), "adjacency": ADJACENCY}
     content = {
         "format": FORMAT,
         "subject": report.subject,

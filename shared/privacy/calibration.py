@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from dataclasses import asdict
+from typing import Any, cast, get_args
 
 from shared.errors import PlanError
 from shared.privacy import accounting
@@ -32,6 +33,7 @@ from shared.privacy.plan import (
     Trust,
     Unit,
     printed,
+    unscheduled,
 )
 
 
@@ -54,15 +56,16 @@ def make_plan(target: Target) -> PrivacyPlan:
     counts: dict[Release, int] = {
         "update": target.update_participations,
         "measurement": target.measurement_participations,
-        "statistics": 1 if target.shares["statistics"] > 0 else 0,
-        "profile": 1 if target.shares["profile"] > 0 else 0,
+        "statistics": 1 if target.shares.get("statistics", 0.0) > 0 else 0,
+        "profile": 1 if target.shares.get("profile", 0.0) > 0 else 0,
+        "trending": target.trending_participations if target.shares.get("trending", 0.0) > 0 else 0,
     }
     total = None
     if target.epsilon is not None:  # the inverse of ``printed``
         total = accounting.rho_for(target.epsilon - 2.0 * ETA, target.delta * math.exp(-ETA))
 
     def mechanism(kind: Release, clip: float, steps: int, inner_steps: int = 1) -> Mechanism:
-        rho = None if total is None else total * target.shares[kind]
+        rho = None if total is None else total * target.shares.get(kind, 0.0)
         return _calibrated(rho, counts[kind], clip, steps, inner_steps, 2.0 if target.unit == "interaction" else 1.0)
 
     inner_steps = target.local_steps if target.trust == "local" else 1
@@ -81,6 +84,7 @@ def make_plan(target: Target) -> PrivacyPlan:
         measurement=mechanism("measurement", 1.0, 1 << 16),
         statistics=mechanism("statistics", 1.0, 1 << 16),
         profile=mechanism("profile", 1.0, 1 << 16),
+        trending=mechanism("trending", 1.0, 1 << 16),
     )
     check_rounds(plan, max(target.users, target.population))
     return plan
@@ -105,6 +109,8 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
     Raises:
         PlanError: names the field that is unknown, missing, of the wrong kind or out of range, or the broken promise.
     """
+    if isinstance(raw, Mapping) and "trending" not in raw:
+        raw = {**raw, "trending": asdict(unscheduled(cast(Unit, raw.get("unit"))))}
     data = exactly(raw, PrivacyPlan, "plan")
     for name, allowed in (("kind", Kind), ("unit", Unit), ("trust", Trust)):
         if data[name] not in get_args(allowed):

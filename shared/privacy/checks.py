@@ -32,6 +32,8 @@ WHOLE: Final = (
     "update_dimension",
     "local_steps",
     "profile_dimension",
+    "trending_participations",
+    "trending_dimension",
     "users",
 )
 
@@ -71,9 +73,14 @@ def check_target(t: Target) -> None:
         raise PlanError("privacy shares leave nothing for updates: they would need infinite noise")
     if t.epsilon is not None and t.measurement_participations and t.shares["measurement"] == 0:
         raise PlanError("privacy.measurement_share is 0 but measurements are scheduled: they would leave without noise")
+    if t.shares.get("trending", 0.0) > 0 and not t.trending_participations:
+        raise PlanError(
+            "privacy.trending_share is above 0 but no round refreshes what is trending: trending.every must be at most "
+            "the number of rounds"
+        )
     # No report is longer than an update; docs/privacy.md proves the integer noise for this many coordinates.
     coordinates = t.update_dimension * (t.update_participations + t.measurement_participations + 1)
-    coordinates += t.profile_dimension
+    coordinates += t.profile_dimension + t.trending_dimension * t.trending_participations
     if t.epsilon is not None and coordinates * (TAU + ROUNDED) > ETA:
         raise PlanError(
             f"{t.update_dimension} parameters over all releases make {coordinates:.2g} noisy numbers of one client, "

@@ -2,7 +2,7 @@
 
 Nothing else may couple them, so the accountant can only be told what really runs. Adjacency is zero-out: one unit's
 whole contribution is replaced by zeros; enrolment, participation and dropout are public. The budget is one total
-``rho`` (zCDP), split by public shares between updates, measurements and one-off statistics.
+``rho`` (zCDP), split by public shares between the kinds of release.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from shared.privacy import accounting
 
 Unit = Literal["user", "interaction"]
 Trust = Literal["local", "distributed", "central"]
 Kind = Literal["simulation", "deployment"]
-Release = Literal["update", "measurement", "statistics", "profile"]
+Release = Literal["update", "measurement", "statistics", "profile", "trending"]
 
-RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics", "profile")
+RELEASES: Final[tuple[Release, ...]] = ("update", "measurement", "statistics", "profile", "trending")
 ADJACENCY: Final = "zero-out"
 # The proof of the integer noise, docs/privacy.md. Per coordinate a sum of shares is a discrete Gaussian up to a factor
 # e^(+-TAU), and that is the rounding of a real one of ROUNDING less variance (grid units squared) up to e^(+-ROUNDED).
@@ -87,7 +87,7 @@ class PrivacyPlan:
         rounds: training rounds planned.
         sampling: probability that a client is in a cohort, by a coin of its own for every exchange (trust central);
             None = cohorts are chosen in any other way, and nothing is claimed from chance.
-        update, measurement, statistics, profile: the four kinds of release.
+        update, measurement, statistics, profile, trending: the five kinds of release.
     """
 
     kind: Kind
@@ -104,6 +104,7 @@ class PrivacyPlan:
     measurement: Mechanism
     statistics: Mechanism
     profile: Mechanism
+    trending: Mechanism
 
     def mechanism(self, release: Release) -> Mechanism:
         """The mechanism of one kind of release."""
@@ -161,14 +162,30 @@ class PrivacyPlan:
         return {kind: self.mechanism(kind).participations for kind in RELEASES}
 
     def digest(self) -> str:
-        """SHA-256 over the canonical JSON of all fields: what a client pins."""
+        """SHA-256 over the canonical JSON of :func:`plan_to_dict`: what a client pins."""
         return _digest(self)
+
+
+def unscheduled(unit: Unit) -> Mechanism:
+    """The mechanism of a kind of release that a plan has none of; it allows nothing."""
+    return Mechanism(0, 1.0, 1 << 16, 0.0, sensitivity=2.0 if unit == "interaction" else 1.0)
+
+
+def plan_to_dict(plan: PrivacyPlan) -> dict[str, Any]:
+    """A plan in plain JSON types, as ledgers, tasks and digests have it.
+
+    A plan without trending says nothing of it: it is then, byte for byte, what it was before there was any.
+    """
+    said = asdict(plan)
+    if plan.trending == unscheduled(plan.unit):
+        del said["trending"]
+    return said
 
 
 @lru_cache(maxsize=64)
 def _digest(plan: PrivacyPlan) -> str:
     """Cached: every client of a process compares it on every task."""
-    return hashlib.sha256(json.dumps(asdict(plan), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(plan_to_dict(plan), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,7 @@ class Target:
     """What a plan is made from: the promise wanted and the schedule. All public.
 
     Attributes:
-        shares: the part of the total ``rho`` per kind of release; sums to 1.
+        shares: the part of the total ``rho`` per kind of release; sums to 1; a kind that is missing has none.
         update_dimension: number of model parameters, for the integer grid.
         clip: clip norm of an update.
         update_participations: K.
@@ -210,6 +227,8 @@ class Target:
         users: units in all, 0 = one a client; delta must be below 1/users, and their sum must fit the modulus.
         sampling: as in :class:`PrivacyPlan`.
         profile_dimension: numbers in the one-off profile release, 0 = none.
+        trending_participations: refreshes of what is trending that one client may take part in.
+        trending_dimension: numbers in one of them, 0 = none.
     """
 
     kind: Kind
@@ -230,6 +249,8 @@ class Target:
     users: int = 0
     sampling: float | None = None
     profile_dimension: int = 0
+    trending_participations: int = 0
+    trending_dimension: int = 0
 
 
 def honest_of(smallest_cohort: int, collusion: float) -> int:

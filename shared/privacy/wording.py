@@ -22,7 +22,7 @@ def sentences(plan: PrivacyPlan, spent: Claims) -> list[str]:
     """
     if plan.epsilon is None:
         return ["No differential privacy: nothing is claimed against anybody."]
-    most = ", ".join(f"{kind} {count}" for kind, count in plan.full().items())
+    most = ", ".join(f"{kind} {count}" for kind, count in plan.full().items() if count)
     who = [f"Protected: {_UNITS[plan.unit]}. Adjacency {ADJACENCY}, delta {plan.delta:g}. Releases at most: {most}."]
     if plan.trust == "local":
         who.append(f"Against everybody, the server included, whoever colludes: epsilon {_up(spent.everyone)}.")

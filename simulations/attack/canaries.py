@@ -198,6 +198,7 @@ def dimensions_of(job: Job) -> dict[Release, int]:
         "measurement": layout.length,
         "statistics": job.encoder.buckets + HISTORY_BINS,
         "profile": profile_length(job.width + job.encoder.text_width) if job.width else 0,
+        "trending": job.items,
     }
     return {kind: size for kind, size in sizes.items() if size and job.plan.mechanism(kind).participations}
 

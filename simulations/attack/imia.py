@@ -36,7 +36,7 @@ from shared.privacy.plan import PrivacyPlan, printed
 from shared.protocol import TrainTask
 from simulations.attack.bounds import clopper_pearson
 from simulations.attack.subject import Subject, tasks_of
-from simulations.seeding import Seed, generator, noise
+from simulations.seeding import Seed, clock, generator, noise
 
 TRIALS: Final = 400  # users tried, at most
 FEWEST: Final = 40  # trials below which even an attack that is always right would show too little
@@ -330,6 +330,7 @@ def _rows(
         catalogue=subject.world.catalogue,
         rng=lambda user, round_: generator(game.root, "imia", whose, user, round_),
         noise=lambda client: noise(game.root, "imia", whose, client),
+        today=clock(0)(),  # which updates do not look at
     )
     chunks = list(computing.contributions(people, game.users, task, private=private))
     return np.concatenate(chunks).astype(np.float64)

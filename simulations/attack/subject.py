@@ -15,18 +15,29 @@ from client.store import ClientStore
 from server.checkpoint import State, load_state
 from server.job import Job, initial_state
 from server.posterior import given_out, known_of
+from server.resuming import CHECKPOINT, SERVER_LEDGER
 from shared.config import read_toml, validate
 from shared.errors import LedgerError, PlanError, RunError
 from shared.policy.control import neighbours
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import read_ledger
 from shared.privacy.plan import PrivacyPlan, Release
-from shared.protocol import Header, MeasureTask, ProfileTask, StatisticsTask, Task, TrainingTerms, TrainTask
+from shared.protocol import (
+    Header,
+    MeasureTask,
+    ProfileTask,
+    StatisticsTask,
+    Task,
+    TrainingTerms,
+    TrainTask,
+    TrendingTask,
+)
 from simulations.config import SimulationConfig
 from simulations.download import Say
-from simulations.mending import CHECKPOINT, CONFIG, SERVER_LEDGER
+from simulations.mending import CONFIG
 from simulations.run import job_of
-from simulations.seeding import clock, generator, identities, signing_key
+from simulations.seeding import generator, identities, signing_key
+from simulations.trending import calendar
 from simulations.world import World, load_world, stores_of
 
 _LAST: Final = "report.html"  # marks the end of a run
@@ -93,6 +104,7 @@ def tasks_of(subject: Subject) -> dict[Release, Task]:
         "statistics": StatisticsTask(at_zero),
         "update": TrainTask(header, state.policy, terms, job.rules, state.parameters, state.prior),
         "measurement": MeasureTask(header, state.policy, shadows, state.activity, job.rules, model, state.prior),
+        "trending": TrendingTask(header, subject.config.trending.window_days, job.items),
     }
     if job.width:
         tasks["profile"] = ProfileTask(at_zero, job.width, known_of(state).typical, state.prior)
@@ -133,7 +145,7 @@ def rehearsal(
         signer,
         randomness,
         consents=dict.fromkeys(clients, consent_to(plan)),
-        clock=clock(_KEYS_OF),
+        clock=calendar(subject.config, subject.world, _KEYS_OF),
         identity=identities(_KEYS_OF, clients),
         masked=False,
     )

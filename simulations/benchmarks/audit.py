@@ -26,7 +26,7 @@ from rich.table import Table
 from shared.errors import RunError
 from shared.privacy.calibration import make_plan
 from shared.privacy.chain import GENESIS, Receipt, public_hex, seal_line, sign_head
-from shared.privacy.plan import PrivacyPlan, Target
+from shared.privacy.plan import PrivacyPlan, Target, plan_to_dict
 from simulations.benchmarks.measure import machine
 
 SECONDS, MEGABYTES = 60.0, 1000.0  # the bars of the project
@@ -118,7 +118,7 @@ def write_run(folder: Path, plan: Plan) -> tuple[int, int, int]:
     """A run's folder with a ledger for each client; how many lines and heads, and bytes in all."""
     terms = _terms(plan)
     server = Chain(signer_of("server"))
-    first = {"kind": "simulation", "run": "bench", "plan": asdict(terms), "catalogue": _NONE, "config": _NONE}
+    first = {"kind": "simulation", "run": "bench", "plan": plan_to_dict(terms), "catalogue": _NONE, "config": _NONE}
     server.add({"type": "plan", **first, "key": public_hex(server.signer)})
     pin = {"type": "plan", **{name: first[name] for name in ("kind", "run", "plan", "catalogue")}}
     clients = [

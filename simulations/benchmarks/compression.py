@@ -17,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 
 from server.adaptation import whiten, whitening
+from server.basis import unit_rows
 from server.compression import int8_encoder, pruned_encoder, stored_bytes
-from server.features import read_texts, unit_rows
+from server.features import read_texts
 from shared.encoder.spec import Floats
 from shared.history import History
 from shared.recall.quantised import dequantise, int8_similarity, quantise

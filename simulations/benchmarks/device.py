@@ -80,7 +80,7 @@ def _requests(shelf: Shelf, policy: RecallPolicy, histories: list[History]) -> d
         unseen = np.setdiff1d(np.arange(len(shelf.catalogue)), history.item)
         event = Event(item=int(unseen[0]), kind="view", time=float(history.time.max()) + 1.0)
         state = adapted(shelf, policy, history, free, start, event, terms, rng)
-        shown_to(shelf, policy, history, rng, personal=personal_of(state, shelf))
+        shown_to(shelf, policy, history, rng, personal=personal_of(state, shelf.scale))
 
     def timed(work: Callable[[History], object]) -> list[float]:
         return repeated(lambda: [_seconds(partial(work, history)) for history in histories], 1)[0]

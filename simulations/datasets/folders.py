@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from shared.errors import ConfigError, DataError
 from shared.history import KINDS
+from shared.tables import Table, read_csv, texts
 from simulations.datasets.dataset import Dataset, Items
 from simulations.datasets.events import Events, dataset_from_events
 from simulations.datasets.split import ascending_ids
-from simulations.datasets.tables import Table, numbers, read_atomic, read_csv, read_parquet, texts, times
+from simulations.datasets.tables import numbers, read_atomic, read_parquet, times
 
 _EVENT_FIELDS: Final = ("user", "item", "time", "kind", "count", "dwell", "rating")
 FIELDS: Final = (*_EVENT_FIELDS, "id", "title", "text", "categories")

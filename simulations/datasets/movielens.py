@@ -11,9 +11,10 @@ from typing import Final
 import numpy as np
 
 from shared.history import KINDS
+from shared.tables import Table, texts
 from simulations.datasets.dataset import Dataset, Items
 from simulations.datasets.events import Events, dataset_from_events
-from simulations.datasets.tables import Table, numbers, read_atomic, texts
+from simulations.datasets.tables import numbers, read_atomic
 from simulations.fetch import ML100K_LICENCE
 
 _BEST: Final = 5

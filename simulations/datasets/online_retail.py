@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from shared.errors import DataError
 from shared.history import KINDS
+from shared.tables import read_csv, texts
 from simulations.datasets.dataset import Dataset, Items
 from simulations.datasets.events import Events, aggregate, repeats_note
-from simulations.datasets.tables import read_csv, texts
 from simulations.datasets.xlsx import date_seconds, sheet_rows
 from simulations.download import Say, install, scratch, silent
 from simulations.fetch import ONLINE_RETAIL_LICENCE

@@ -1,10 +1,8 @@
-"""Text tables read strictly: a broken row is an error that names ``file:line``, never a row quietly left out."""
+"""Tables of behaviour in other formats than CSV, and columns of numbers; as strict as ``shared/tables.py``."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -13,33 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DataError
+from shared.tables import Table, table_of, text_lines
 
 # Seconds of the year 5138: a larger "unix time" is milliseconds.
 _LATEST_SECOND: Final = 1e11
-
-
-@dataclass(frozen=True)
-class Table:
-    """Columns of text.
-
-    Attributes:
-        path: where they come from.
-        columns: column name -> one text per row.
-        types: column name -> RecBole type (``token``, ``token_seq``, ``float``, ``float_seq``); empty for other files.
-        lines: the line of each row in the file (for Parquet: the row's number).
-    """
-
-    path: Path
-    columns: Mapping[str, Sequence[str]]
-    types: Mapping[str, str]
-    lines: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    def place(self, row: int) -> str:
-        """``file:line`` of a row, for messages."""
-        return f"{self.path}:{self.lines[row]}"
 
 
 def read_atomic(path: Path) -> Table:
@@ -48,8 +23,8 @@ def read_atomic(path: Path) -> Table:
     Raises:
         DataError: no file, empty file, a header without types, a row with another number of fields, or not UTF-8.
     """
-    lines = ((number, line.split("\t")) for number, line in _text_lines(path))
-    table = _table(path, lines)
+    lines = ((number, line.split("\t")) for number, line in text_lines(path))
+    table = table_of(path, lines)
     named = {}
     for field in table.columns:
         name, colon, kind = field.rpartition(":")
@@ -58,26 +33,6 @@ def read_atomic(path: Path) -> Table:
         named[name] = (kind, table.columns[field])
     columns = {name: values for name, (_, values) in named.items()}
     return Table(path, columns, {name: kind for name, (kind, _) in named.items()}, table.lines)
-
-
-def read_csv(path: Path) -> Table:
-    """A comma separated file with a header line and RFC 4180 quotes.
-
-    Raises:
-        DataError: as ``read_atomic``.
-    """
-
-    def rows() -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader((line + "\n" for _, line in _text_lines(path)), strict=True)
-        start = 1
-        try:
-            for row in reader:
-                yield start, row
-                start = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(f"{path}:{start}: broken row ({error})") from error
-
-    return _table(path, rows())
 
 
 def read_parquet(path: Path) -> Table:
@@ -99,21 +54,6 @@ def read_parquet(path: Path) -> Table:
         raise DataError(f"{path}: no rows; at least one is needed")
     columns = {name: [_as_text(value) for value in table[name].to_pylist()] for name in table.column_names}
     return Table(path, columns, {}, range(1, table.num_rows + 1))
-
-
-def texts(table: Table, column: str) -> list[str]:
-    """A column that must hold something in every row.
-
-    Raises:
-        DataError: no such column, or an empty value.
-    """
-    if column not in table.columns:
-        raise DataError(f"{table.path}: column {column!r} is missing; there are {', '.join(table.columns)}")
-    values = [value.strip() for value in table.columns[column]]
-    empty = next((row for row, value in enumerate(values) if not value), None)
-    if empty is not None:
-        raise DataError(f"{table.place(empty)}: {column} is empty; every row needs one")
-    return values
 
 
 def numbers(
@@ -162,39 +102,6 @@ def _seconds(value: str) -> float:
     except ValueError:
         date = datetime.fromisoformat(value.strip())
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            yield number, line.decode("utf-8").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise DataError(f"{path}:{number}: not UTF-8 text; convert the file") from None
-
-
-def _table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> Table:
-    header = next((row for _, row in rows if row not in ([], [""])), None)
-    if header is None:
-        raise DataError(f"{path}: the file is empty; a header and at least one row are needed")
-    repeated = next((name for name in header if header.count(name) > 1), None)
-    if repeated is not None:
-        raise DataError(f"{path}:1: column {repeated!r} appears twice")
-    lines: list[int] = []
-    kept: list[list[str]] = []
-    for number, row in rows:
-        if row in ([], [""]):
-            continue
-        if len(row) != len(header):
-            raise DataError(f"{path}:{number}: {len(row)} fields, the header has {len(header)}")
-        lines.append(number)
-        kept.append(row)
-    if not kept:
-        raise DataError(f"{path}: a header and no rows; at least one row is needed")
-    return Table(path, dict(zip(header, zip(*kept, strict=True), strict=True)), {}, lines)
 
 
 def _as_text(value: object) -> str:

@@ -75,6 +75,7 @@ def render(run: Run) -> str:
             plane=figures.recall_coverage(run, tables.plane_points(run)),
             costs=tables.costs(run),
             facts=tables.facts(run),
+            trending=tables.trending(run),
             people=tables.people(run),
             parts=tables.part_names(run),
             examples_absent=tables.examples_absent(run),

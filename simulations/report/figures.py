@@ -33,6 +33,7 @@ ACTIVITY = (
     ("ndcg@10:middle", "middling histories", "group-middle"),
     ("ndcg@10:high", "long histories", "group-high"),
 )
+NO_PLURAL = ("statistics", "trending")
 METRICS = tuple(key for key, *_ in (*CURVES[:2], *ACTIVITY, *CURVES[2:]))
 
 
@@ -92,7 +93,7 @@ def budget(run: Run) -> Figure:
     """Draw epsilon spent so far, in total and a kind: lines, since epsilons of kinds do not add up."""
     kinds = sorted({kind for record in run.rounds for kind in mapping(dig(record, "epsilon", "by_kind"))})
     series = [
-        _course(run, f"{kind}s" if kind != "statistics" else kind, f"kind-{place % 5}", "epsilon", "by_kind", kind)
+        _course(run, kind if kind in NO_PLURAL else f"{kind}s", f"kind-{place % 5}", "epsilon", "by_kind", kind)
         for place, kind in enumerate(kinds)
     ]
     series.append(_course(run, "everything together", "total", "epsilon", "everyone"))

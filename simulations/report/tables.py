@@ -181,6 +181,24 @@ def facts(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in written.items() if value != "—")
 
 
+def trending(run: Run) -> tuple[str, tuple[tuple[str, ...], ...]]:
+    """Return what trending was looked for in, and a row (round, items listed, precision, recall) for each refresh."""
+    found = mapping(dig(run.summary, "trending"))
+    made = found.get("refreshes")
+    rows = tuple(
+        (count(one.get("round")), count(one.get("listed")), fixed(one.get("precision")), fixed(one.get("recall")))
+        for one in (made if isinstance(made, list) else ())
+        if isinstance(one, dict)
+    )
+    said = (
+        f"On {found.get('day', '—')}, window {count(found.get('window_days'))} days: {count(found.get('people'))} people "
+        f"had come to something, {count(found.get('people_of_item_20'))} to the item in place 20. Means over refreshes: "
+        f"precision@20 {fixed(found.get('precision@20'))}, recall@20 {fixed(found.get('recall@20'))}. The 20 items most "
+        f"popular over all time have precision@20 {fixed(found.get('popularity_precision@20'))}."
+    )
+    return said, rows
+
+
 def examples_absent(run: Run) -> str:
     """Say why no example is shown; empty when examples may be shown. Examples of non-public data are never shown."""
     public = dig(run.summary, "public_data")

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from dataclasses import replace
 from datetime import date
+from threading import Thread
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
+from client.answers import Answer, Explained, Offer, Standing
+from client.api import api_server, make_api
 from client.consent import Consent
+from client.forgetting import Receipt
 from client.host import Host, Randomness
+from client.mapped import open_folder
+from client.recommending import shelf_of
+from client.shelf_files import Origin, Ready, write_shelf
+from client.shelving import CURRENT, Current
 from client.store import ClientStore
+from client.vault import Forgotten, Summary
 from shared.catalogue import Catalogue
 from shared.encoder.spec import EncoderSpec, initial_parameters
-from shared.history import History
+from shared.files import write_atomically
+from shared.errors import DataError
+from shared.history import KINDS, History
 from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.calibration import make_plan
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import Target
 from shared.proofs import addressed, sign_task
-from shared.protocol import Header, MeasureTask, ProfileTask, StatisticsTask, TrainingTerms, TrainTask, task_record
+from shared.protocol import (
+    Header,
+    MeasureTask,
+    ProfileTask,
+    StatisticsTask,
+    TrainingTerms,
+    TrainTask,
+    TrendingTask,
+    task_record,
+)
 from shared.recall.item_rules import NO_RULES
 
 ITEMS = 48
@@ -31,6 +52,7 @@ TERMS = TrainingTerms("softmax", 1.0, 16, 16, 32)
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 TIP = "5" * 64  # of the server's ledger
 TODAY = date(2026, 3, 1)
+WINDOW = 365  # days, which hold some of a history
 
 
 def unit_rows(rng, items, width):
@@ -60,7 +82,7 @@ def history():
             count=rng.integers(1, 9, length).astype(np.float32),
             dwell=rng.uniform(0, 1, length).astype(np.float32),
             rating=np.where(rng.random(length) < 0.5, np.float32(np.nan), rating),
-            time=np.sort(rng.uniform(1e9, 1.1e9, length)),
+            time=np.sort(rng.uniform(1.67e9, 1.77e9, length)),
             held_out=np.arange(length) >= length - held_out,
         )
 
@@ -102,7 +124,8 @@ def plan():
             rounds=3,
             update_participations=3,
             measurement_participations=2,
-            shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
+            trending_participations=2,
+            shares={"update": 0.65, "measurement": 0.15, "statistics": 0.05, "profile": 0.1, "trending": 0.05},
             update_dimension=SPEC.size,
             clip=0.5,
             users=6,
@@ -114,7 +137,7 @@ def plan():
 
 @pytest.fixture
 def task(catalogue, plan, policy):
-    """``task("update", plan=..., policy=..., round=...)``; also "measurement", "statistics" and "profile"."""
+    """``task("update", plan=..., policy=..., round=...)``; also "measurement", "statistics", "profile", "trending"."""
     parameters = initial_parameters(SPEC, np.random.default_rng(5))
     prior = np.linspace(-1, 1, ITEMS).astype(np.float32)
 
@@ -126,6 +149,8 @@ def task(catalogue, plan, policy):
             return StatisticsTask(header)
         if kind == "profile":
             return ProfileTask(header, 8, 12, prior)
+        if kind == "trending":
+            return TrendingTask(header, WINDOW, ITEMS)
         if kind == "measurement":
             return MeasureTask(header, chosen, shadows, (4, 8), rules, values, prior)
         return TrainTask(header, chosen, training, rules, values, prior)
@@ -195,3 +220,110 @@ def host(catalogue, randomness, consent, tmp_path):
     yield make
     for each in opened:
         each.close()
+
+
+class StandInDevice:
+    """A device of eight items without a model: the last recorded item is never offered again."""
+
+    def __init__(self):
+        self.events, self.forgotten = [], []
+        self.error = None  # what the next call raises
+
+    def _fail(self):
+        if self.error is not None:
+            raise self.error
+
+    def record(self, events):
+        self._fail()
+        self.events += events
+        return len(events)
+
+    def recommend(self, wish):
+        self._fail()
+        self.wish = wish
+        seen = {event.item for event in self.events}
+        offers = [
+            Offer(
+                f"i{n}",
+                f"Item <b>{n}</b>",
+                ("drama", "war"),
+                3.0 - n / 4,
+                {"text": 2.0, "popularity": 1.0 - n / 4},
+                "you",
+            )
+            for n in range(8)
+            if f"i{n}" not in seen
+        ]
+        return Answer(tuple(offers[: wish.k]), "c" * 64, 3, 7, "From what you did: the model is that of round 7.")
+
+    def explain(self, item):
+        if not item.startswith("i"):
+            raise DataError(f"item {item!r}: the catalogue has none")
+        because = (("Item one", 0.8), ("Item two", 0.21))
+        said = ("because you bought Item one",)
+        return Explained(item, "Item", said, 3.0, {"text": 2.0, "popularity": 1.0}, because, (("Item five", -0.3),), 3)
+
+    def forget(self, items=None, before=None):
+        self.forgotten.append((items, before))
+        gone, self.events = len(self.events), []
+        return Receipt(1, 1.7e9, None, before, Forgotten(gone, 0, 1, 0, 2, 24, 16_384, 0), "e" * 64)
+
+    def stored(self):
+        times = [event.time for event in self.events]
+        by_kind = {kind: sum(event.kind == kind for event in self.events) for kind in KINDS}
+        return Summary(len(times), by_kind, min(times, default=None), max(times, default=None), 16_384)
+
+    def status(self):
+        return Standing(len(self.events), 8, "c" * 64, "run", 7, 3, 2, 0, 0, 0, "exact", "")
+
+
+@pytest.fixture
+def stand_in():
+    return StandInDevice()
+
+
+@pytest.fixture
+def local_api():
+    """``local_api(device, home, **changes)``: the API of a device on a free port of 127.0.0.1; gives (port, token)."""
+    running = []
+
+    def start(device, home, **changes):
+        listening = socket.create_server(("127.0.0.1", 0))
+        port, token = listening.getsockname()[1], "t" * 43
+        server = api_server(make_api(device, home, token, port, **changes))
+        thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running.append((server, thread, listening))
+        return port, token
+
+    yield start
+    for server, thread, listening in running:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+@pytest.fixture
+def serving(catalogue, policy, tmp_path):
+    """``serving(kind, **changes)``: a mapped shelf of 48 items in four categories, and the same in memory.
+
+    Changes are of the policy. ``bare``: without a model. ``home``: as that device's current shelf.
+    """
+    made = itertools.count()
+
+    def make(kind="linear", *, rules=NO_RULES, home=None, bare=False, **changes):
+        spec = replace(SPEC, kind=kind)
+        rng = np.random.default_rng(3)
+        parameters = initial_parameters(spec, rng) + rng.normal(0, 0.3, spec.size).astype(np.float32)
+        kinds = tuple((f"c{n % 4}",) for n in range(ITEMS))
+        whole = replace(catalogue, categories=kinds, titles=tuple(f"Title {n}" for n in range(ITEMS)))
+        shelf = shelf_of(spec, parameters, np.linspace(-1, 1, ITEMS).astype(np.float32), whole, rules=rules)
+        name = f"shelf{next(made)}"
+        folder = (home.shelf if home else tmp_path) / name
+        ready = None if bare else Ready(shelf, policy(**changes))
+        write_shelf(folder, Origin(name, whole.version(), "run", 3, rules), whole, ready)
+        if home:
+            write_atomically(home.shelf / CURRENT, json.dumps(asdict(Current(name, 1, ("i5",)))).encode())
+        return open_folder(folder), shelf
+
+    return make

@@ -17,7 +17,6 @@ from client.adapting import (
     adapted,
     gradient,
     personal_of,
-    scale_of,
     unadapted,
 )
 from client.recommending import parts_of, shelf_of, shown_to, summed, user_sides
@@ -66,7 +65,7 @@ def state_of(seed):
 
 def loss_of(shelf, policy, history, state, candidates, *, wanted):
     """By another way, in float64, from the definition."""
-    personal = personal_of(state, shelf)
+    personal = personal_of(state, shelf.scale)
     parts = parts_of(shelf, policy, user_sides(shelf, policy, [history], personal), personal, item=candidates)
     scores = summed(parts, (1, len(candidates)))[0].astype(np.float64)
     p = np.exp(scores - scores.max())
@@ -117,7 +116,7 @@ def test_the_gradient_is_torchs(shelf, history, seed, kind, wanted):
     found = gradient(model, policy, one, state, candidates, wanted=wanted)
 
     z, gain = torch.tensor(state.z, requires_grad=True), torch.tensor([state.gain["text"], 0.0], requires_grad=True)
-    user = torch.from_numpy(user_sides(model, policy, [one])["text"]) + scale_of(model) * z
+    user = torch.from_numpy(user_sides(model, policy, [one])["text"]) + model.scale * z
     near = similarity(kind, user, torch.from_numpy(model.items["text"][candidates])[None])[0]
     popular = torch.from_numpy(model.popularity[candidates]) * (1 + state.gain["popularity"])
     p = torch.softmax(5.0 * (1 + gain[0]) * near + popular, 0)
@@ -145,7 +144,7 @@ def test_what_was_done_makes_the_next_of_its_kind_more_or_less_likely(shelf, his
     item, state = learn(model, one, kind, optimizer=optimizer, times=60)
 
     def score(state):
-        personal = personal_of(state, model)
+        personal = personal_of(state, model.scale)
         shown = shown_to(model, replace(PLAIN, k=48), one, np.random.default_rng(0), personal=personal)
         return shown.score[shown.item == item][0] - shown.score.mean()
 
@@ -205,7 +204,7 @@ def test_an_empty_history_can_begin_to_learn(shelf, history):
     empty = history(3, 0, 0)
     item, state = learn(shelf(), empty, "purchase", optimizer="adagrad", times=20, item=5)
     assert np.linalg.norm(state.z) > 0.1
-    shown = shown_to(shelf(), PLAIN, empty, np.random.default_rng(0), personal=personal_of(state, shelf()))
+    shown = shown_to(shelf(), PLAIN, empty, np.random.default_rng(0), personal=personal_of(state, shelf().scale))
     assert item in shown.item[:3]
 
 
@@ -227,6 +226,6 @@ def test_events_flow_from_the_history_into_the_next_list(shelf, history):
         event = Event(int(item), "view", 2e9)
         state = adapted(model, PLAIN, one, mask, state, event, AdaptingTerms(), np.random.default_rng(0))
         one = with_event(one, event)
-    shown = shown_to(model, PLAIN, one, np.random.default_rng(0), personal=personal_of(state, model))
+    shown = shown_to(model, PLAIN, one, np.random.default_rng(0), personal=personal_of(state, model.scale))
     assert isinstance(state, Adapted)
     assert not set(shown.item.tolist()) & set(one.item.tolist())

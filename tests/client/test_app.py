@@ -82,7 +82,7 @@ def declines(home):
     return [event["clause"] for event in events(home, "decline")]
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 def test_a_task_is_answered_with_a_sealed_vector_and_noise_of_the_system(kind, home, task, message):
     chosen = task(kind)
     reply = sent(message(chosen), kind)

@@ -53,7 +53,7 @@ def put_if_there(fields, way, value):
 def test_two_thousand_fuzzed_tasks_never_raise(host, task, plan, history, message, monkeypatch):
     monkeypatch.setattr("shared.privacy.ledger.os.fsync", lambda _fd: None)  # speed; the order is tested elsewhere
     one = host([history(1), history(2, 0, 0)])
-    goods = [task_record(task(kind)) for kind in ("update", "measurement", "statistics", "profile")]
+    goods = [task_record(task(kind)) for kind in ("update", "measurement", "statistics", "profile", "trending")]
     goods.append(task_record(task(plan=plan(trust="local"))))
     note, count = client.host._note, 0
 

@@ -166,9 +166,8 @@ def test_a_cohort_hides_nothing_where_each_vector_is_private_by_itself(gate, req
 def test_a_consent_to_a_plan_covers_all_of_it_and_nothing_more(trust, epsilon, plan, request_of):
     made = plan(trust=trust, epsilon=epsilon)
     one = Gate(HERE, {"1": consent_to(made)})
-    spread = (
-        [("statistics", 0), ("profile", 0)] + [("update", n) for n in (1, 2, 3)] + [("measurement", n) for n in (1, 2)]
-    )
+    often = {"update": 3, "measurement": 2, "trending": 2}
+    spread = [("statistics", 0), ("profile", 0), *((kind, n + 1) for kind, most in often.items() for n in range(most))]
     for release, number in spread:
         asked = request_of(release, plan=made, round=number, features=GROUPS)
         ask(one, asked)
@@ -347,7 +346,7 @@ def test_a_task_is_answered_once(gate, request_of):
         ask(one, other)
 
 
-@pytest.mark.parametrize(("release", "limit"), [("update", 3), ("measurement", 2), ("statistics", 1), ("profile", 1)])
+@pytest.mark.parametrize(("release", "limit"), [("update", 3), ("measurement", 2), ("statistics", 1), ("profile", 1), ("trending", 2)])
 def test_each_kind_has_its_own_participations_per_run(release, limit, gate, request_of):
     one, first = gate(), request_of(release)
     pay(one, first, times=limit - 1)

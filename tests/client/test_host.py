@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ import client.host
 from client.host import answer, answer_all
 from shared.encoder.spec import EncoderSpec, unpack
 from shared.privacy.ledger import read_ledger
+from shared.privacy.plan import plan_to_dict
 from shared.protocol import parse_sealed, task_digest, task_record, vector_length
 
 ITEMS = 48
@@ -354,14 +355,14 @@ def poisoned(values, spec):
     return values
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 @pytest.mark.parametrize("trust", ["distributed", "local", "central"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trust, host, task, plan, history, message):
     chosen = task(kind, plan=plan(trust=trust))
     hostile = (
         chosen
-        if kind in {"statistics", "profile"}
+        if kind in {"statistics", "profile", "trending"}
         else replace(chosen, parameters=poisoned(chosen.parameters, chosen.header.encoder))
     )
     one = host([history(1, 0, 0), history(2, 48, 5), history(3, 1, 1), history(4, 1, 0)])
@@ -373,7 +374,7 @@ def test_no_answer_tells_an_empty_history_from_a_full_one_by_its_form(kind, trus
             assert parse_sealed(each, vector_length(asked)) is not None
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_the_sum_does_not_depend_on_how_users_are_dealt_to_clients(
     kind, steps, host, task, plan, policy, history, message
@@ -422,7 +423,7 @@ def test_a_ledger_begins_with_its_key_and_the_first_task_of_a_run_pins_its_plan(
         *("intent", "result", "head"),
     ]
     (pinned,) = events(one, "plan")
-    assert pinned["plan"] == asdict(chosen.header.plan)
+    assert pinned["plan"] == plan_to_dict(chosen.header.plan)
     assert (pinned["run"], pinned["catalogue"], pinned["server"]) == ("run", one.gate.catalogue, SERVER)
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client import newcomers
 from client.newcomers import grown
 from client.recommending import shelf_of, shown_to
 from shared.catalogue import Catalogue
+from shared.catalogue_change import apply_change, change_between, change_bytes, change_of, composed, part_of
 from shared.encoder.encode import item_vectors
 from shared.encoder.spec import EncoderSpec, bucket_of, initial_parameters, unpack
 from shared.errors import DataError
@@ -157,6 +159,48 @@ def test_items_that_are_gone_are_gone(catalogue):
     after = grown(spec, parameters, prior, catalogue.ids, smaller)
     assert after.spec == spec
     assert after.bucket.tolist() == kept.tolist()
+
+
+def later_by_changes(catalogue):
+    """As a device gets it: some items left, others came, in two steps that arrive as one."""
+    came = with_items(catalogue, np.concatenate([between(catalogue, 4, 9), between(catalogue, 20, 21)]))
+    without = part_of(came, np.array([at for at in range(ITEMS + 2) if at not in (0, 4, 30)], np.int64))
+    last = part_of(without, np.array([at for at in range(len(without)) if without.ids[at] != "new 1"], np.int64))
+    change = composed(change_between(catalogue, without), change_between(without, last))
+    return apply_change(catalogue, change_of(change_bytes(change), "publication"))
+
+
+@pytest.mark.parametrize("buckets", [ITEMS, 7])
+@pytest.mark.parametrize("kind", ["mean", "linear"])
+def test_a_catalogue_that_items_left_and_came_to_by_a_change_is_served_at_once(catalogue, history, kind, buckets):
+    """Known items score as before, wherever they stand now; who left is never shown; who came takes after the rest."""
+    spec, parameters, prior = model(buckets, kind=kind)
+    later = later_by_changes(catalogue)
+    after = grown(spec, parameters, prior, catalogue.ids, later, neighbours=2)
+    shelf = shelf_of(after.spec, after.parameters, after.prior, later, bucket=after.bucket)
+    old = shelf_of(spec, parameters, prior, catalogue)
+    assert len(later) == ITEMS - 2
+    for at, name in enumerate(later.ids[:-1]):
+        before = catalogue.ids.index(name)
+        assert shelf.items["text"][at] == pytest.approx(old.items["text"][before], abs=1e-5)
+        assert shelf.popularity[at] == old.popularity[before]
+    one = replace(history(1, 2, 0), item=np.array([3, 8], np.int32), kind=np.ones(2, np.int8))
+    shown = [later.ids[item] for item in shown_to(shelf, replace(PLAIN, k=20), one, np.random.default_rng(0)).item]
+    assert not {"0", "4", "30", "new 1"} & set(shown)
+    assert set(shown) <= set(later.ids)
+
+
+def test_the_nearest_are_found_in_pieces_as_at_once_and_ties_go_to_the_earlier_item(catalogue, monkeypatch):
+    spec, parameters, prior = model()
+    twins = replace(catalogue, groups={**catalogue.groups, "text": np.repeat(catalogue.groups["text"][:12], 4, axis=0)})
+    later = with_items(twins, twins.groups["text"][[0, 4, 8, 44]])
+    at_once = grown(spec, parameters, prior, twins.ids, later, neighbours=3)
+    rows = unpack(spec, parameters)["identity"]
+    found = unpack(at_once.spec, at_once.parameters)["identity"][ITEMS:]
+    assert found == pytest.approx(np.stack([rows[at : at + 3].mean(axis=0) for at in (0, 4, 8, 44)]), abs=1e-6)
+    monkeypatch.setattr(newcomers, "CHUNK", 1)
+    in_pieces = grown(spec, parameters, prior, twins.ids, later, neighbours=3)
+    assert np.array_equal(in_pieces.parameters, at_once.parameters)
 
 
 def test_a_catalogue_of_another_model_is_a_sentence(catalogue):

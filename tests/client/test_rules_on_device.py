@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,6 +75,7 @@ def people(catalogue, histories, ages):
         catalogue=whole(catalogue),
         rng=lambda user, round_: np.random.default_rng([int(user[1:]), abs(round_)]),
         noise=lambda _client: NoiseSource("seeded", np.random.SFC64(0).random_raw),
+        today=date(1970, 1, 1),
     )
 
 

@@ -99,7 +99,7 @@ def test_a_share_is_the_noise_of_the_sum_over_the_root_of_the_honest_and_a_third
         assert believed(*noise_of(kind, "distributed", wrong)) < BELIEVED
 
 
-@pytest.mark.parametrize("kind", ["measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["measurement", "statistics", "profile", "trending"])
 def test_under_local_trust_a_client_adds_all_of_it(kind, noise_of):
     noise, _ = noise_of(kind, "local")
     assert stats.kstest(noise, "norm").pvalue > BELIEVED
@@ -190,7 +190,8 @@ def test_sums_under_the_modulus_are_the_integer_sums(population, epsilon, dimens
         rounds=10,
         update_participations=10,
         measurement_participations=2,
-        shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
+        trending_participations=2,
+        shares={"update": 0.65, "measurement": 0.15, "statistics": 0.05, "profile": 0.1, "trending": 0.05},
         update_dimension=dimension,
         clip=0.5,
     )

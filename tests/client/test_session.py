@@ -77,7 +77,7 @@ def with_part(record, name, value):
 
 
 @pytest.mark.parametrize("trust", ["distributed", "central"])
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 def test_the_masks_cancel_to_the_sum_of_what_was_sealed(kind, trust, masking, session, plan, message):
     one, ideal = masking(), masking(name="ideal", masked=False)
     at = session(one, kind, plan=plan(trust=trust))
@@ -127,7 +127,7 @@ def test_nothing_is_charged_before_the_upload_and_once_with_it(masking, session)
 
 
 @pytest.mark.parametrize("trust", ["distributed", "central"])
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 def test_a_task_outside_a_session_is_declined_and_costs_nothing(kind, trust, masking, task, plan, message):
     one = masking()
     answers = answer_all(one, dict.fromkeys(one.stores, message(task(kind, plan=plan(trust=trust)))))
@@ -409,7 +409,7 @@ def test_a_seat_is_kept_whole_in_every_phase(step, masking, session, wire):
     )
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 def test_nothing_of_a_history_is_in_a_seat(kind, masking, session, history, wire):
     """The same chance, other behaviour: not a bit of any seat differs, in no phase."""
     seats = []
@@ -512,7 +512,7 @@ def test_a_refusal_is_the_same_bytes_in_every_step_and_for_every_reason(masking,
 PARTS = ("invitation", "roster", "graph", "boxes", "survivors", "signatures")
 
 
-@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile"])
+@pytest.mark.parametrize("kind", ["update", "measurement", "statistics", "profile", "trending"])
 @pytest.mark.parametrize("trust", ["distributed", "central"])
 def test_messages_and_sizes_are_the_same_for_an_empty_and_a_full_history(
     kind, trust, masking, session, history, plan, wire

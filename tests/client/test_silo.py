@@ -73,7 +73,8 @@ def test_without_adapters_an_item_has_the_text_models_own_vector(tiny_bert, spec
 
 
 def test_the_public_head_takes_off_the_mean_and_mixes(tiny_bert):
-    from server.features import text_vectors, unit_rows
+    from server.basis import unit_rows
+    from server.features import text_vectors
 
     rng = np.random.default_rng(3)
     mean, mix = rng.standard_normal(16).astype(np.float32) * 0.1, rng.standard_normal((16, 16)).astype(np.float32)

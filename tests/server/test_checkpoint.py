@@ -50,6 +50,7 @@ def state():
         orders=({"order": "freeze", "who": "Ada"},),
         activity=(35, 92),
         peak=0.25,
+        trending=("i7", "i2"),
     )
 
 
@@ -65,6 +66,29 @@ def test_what_was_saved_is_loaded(state, tmp_path):
     save_state(state, tmp_path / "c.safetensors")
     assert same(load_state(tmp_path / "c.safetensors"), state)
     assert os.listdir(tmp_path) == ["c.safetensors"]  # noqa: PTH208 - names only
+
+
+def _saved(state, path, change):
+    """A checkpoint whose public part is changed."""
+    save_state(state, path)
+    with safe_open(path, framework="numpy") as file:
+        public = json.loads(file.metadata()["state"])
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    change(public)
+    path.write_bytes(save(arrays, metadata={"state": json.dumps(public)}))
+    return path
+
+
+def test_a_checkpoint_from_before_there_was_trending_is_read(state, tmp_path):
+    path = _saved(state, tmp_path / "c", lambda public: public.pop("trending"))
+    assert same(load_state(path), replace(state, trending=()))
+
+
+@pytest.mark.parametrize("value", ["i7", [7], None, {"i7": 1}])
+def test_what_is_trending_is_a_list_of_item_ids(value, state, tmp_path):
+    path = _saved(state, tmp_path / "c", lambda public: public.update(trending=value))
+    with pytest.raises(RunError, match="trending"):
+        load_state(path)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -9,18 +9,27 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from server import features
+from server.basis import unit_rows
 from server.features import (
     build_catalogue,
-    category_vectors,
-    compact_vectors,
-    lexical_vectors,
     text_vectors,
-    unit_rows,
 )
 from shared.errors import DataError
 from shared.recall.quantised import whole_rows
 
 TEXTS = ("red pen", "red pen", "a blue mug for tea and coffee in the morning", "", "tea")
+
+
+def lexical_vectors(texts):
+    return features.lexical_vectors(texts)[0]
+
+
+def category_vectors(categories):
+    return features.category_vectors(categories)[0]
+
+
+def compact_vectors(text, lexical):
+    return features.compact_vectors(text, lexical)[0]
 
 
 def lengths(vectors):

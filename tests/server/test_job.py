@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.budget import profile_signal
-from server.job import MEAN_RANK, initial_state, make_job, measured_round, target_of
+from server.job import MEAN_RANK, initial_state, make_job, measured_round, refreshed_round, target_of
 from server.warm_start import LARGEST_RANK, rank_of, width_of
 from shared.catalogue import Catalogue
 from shared.config import Config, merged
@@ -134,6 +134,24 @@ def test_local_iterations_are_a_knob_where_they_cost_nothing_and_change_somethin
     assert job(config(**changed)).targets.iterations_fixed is fixed
 
 
+@pytest.mark.parametrize(
+    ("size", "participations", "refreshes"), [("everybody", "rounds", 3), (10, "rounds", 2), ("everybody", 6, 2)]
+)
+def test_refreshes_of_what_is_trending_are_planned_as_scheduled(size, participations, refreshes):
+    privacy = {"trending_share": 0.1, "participations": participations}
+    made = job(config(cohort={"size": size}, privacy=privacy, trending={"every": 3}))
+    assert made.plan.trending.participations == refreshes
+    assert [r for r in range(1, 11) if refreshed_round(made.config, r)] == [3, 6, 9]
+    paid, total = made.plan.spent({"trending": refreshes}), made.plan.spent(made.plan.full())
+    assert paid == pytest.approx(0.1 * total, rel=1e-4)
+
+
+def test_without_a_share_nothing_is_refreshed():
+    made = job(config(trending={"every": 1}))
+    assert not any(refreshed_round(made.config, r) for r in range(1, 11))
+    assert made.plan.trending.participations == 0
+
+
 POISSON = {"cohort": {"sampling": "poisson", "size": 5, "smallest": 0}, "privacy": {"trust": "central"}}
 
 
@@ -141,7 +159,7 @@ def test_a_poisson_cohort_may_have_any_size_and_a_client_be_in_all_of_them():
     made = job(config(**POISSON))
     assert made.plan.sampling == 0.25
     assert made.plan.smallest_cohort == 0
-    assert made.plan.full() == {"update": 10, "measurement": 3, "statistics": 1, "profile": 1}
+    assert made.plan.full() == {"update": 10, "measurement": 3, "statistics": 1, "profile": 1, "trending": 0}
     assert claims(made.plan).recipients_amplified < claims(made.plan).recipients <= 8.0
     assert job(config(cohort={"size": 5})).plan.sampling is None
 

@@ -283,7 +283,7 @@ def test_killed_at_any_step_the_order_counts_once(step, seeded, desk, state, mon
     state = load_state(desk.folder / CHECKPOINT)
     at = state.ledgers[LEDGER]
     reopened(desk, at if seeded else None)
-    if not seeded:  # as simulations/mending.py catches up
+    if not seeded:  # as server/resuming.py catches up
         for line in read_ledger(desk.folder / LEDGER):
             if line.number > at and line.event["type"] == "order":
                 state = after_event(state, line.event)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shared.config import PolicySection, first_policy
 from shared.encoder.spec import EncoderSpec
 from shared.errors import ProtocolError
-from shared.privacy.calibration import make_plan
+from shared.privacy.calibration import make_plan, plan_from_dict
 from shared.privacy.ledger import Receipt
 from shared.privacy.plan import Target
 from shared.protocol import (
@@ -26,7 +26,10 @@ from shared.protocol import (
     StatisticsTask,
     TrainingTerms,
     TrainTask,
+    TrendingTask,
     declined_record,
+    header_to_dict,
+    parse_header,
     parse_sealed,
     parse_task,
     release_of,
@@ -51,7 +54,8 @@ PLAN = make_plan(
         rounds=3,
         update_participations=3,
         measurement_participations=2,
-        shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
+        trending_participations=2,
+        shares={"update": 0.65, "measurement": 0.15, "statistics": 0.05, "profile": 0.1, "trending": 0.05},
         update_dimension=SPEC.size,
         clip=0.5,
     )
@@ -68,6 +72,7 @@ TASKS = {
     "profile": ProfileTask(replace(HEADER, encoder=LINEAR), 3, 20, PRIOR),
     "update": TrainTask(HEADER, POLICY, TrainingTerms("softmax", 1.0, 8, 4, 16), RULES, VALUES, PRIOR),
     "measurement": MeasureTask(HEADER, POLICY, (replace(POLICY, version=2),), (20, 60), NO_RULES, VALUES, PRIOR),
+    "trending": TrendingTask(HEADER, 7, 40),
 }
 
 
@@ -95,7 +100,7 @@ def test_a_task_arrives_as_it_was_sent(kind):
 
 @pytest.mark.parametrize(
     ("kind", "length"),
-    [("update", SPEC.size), ("statistics", 7 + 16), ("profile", 8 * 9 // 2), ("measurement", 9 + 1 + 7)],
+    [("update", SPEC.size), ("statistics", 7 + 16), ("profile", 8 * 9 // 2), ("measurement", 9 + 1 + 7), ("trending", 40)],
 )
 def test_the_length_of_an_answer_is_public(kind, length):
     assert vector_length(TASKS[kind]) == length
@@ -124,6 +129,9 @@ def test_the_digest_is_over_all_that_a_task_says():
         replace(TASKS["profile"], typical=21),
         replace(TASKS["profile"], width=4),
         replace(TASKS["profile"], prior=PRIOR[::-1].copy()),
+        TASKS["trending"],
+        replace(TASKS["trending"], window=8),
+        replace(TASKS["trending"], items=41),
     ]
     digests = [task_digest(task_record(t)) for t in others]
     assert len(set(digests)) == len(others)
@@ -249,6 +257,26 @@ def test_a_refusal_names_the_field_and_what_would_be_right(change, sentence):
 def test_every_field_of_a_profile_task_is_checked(change, sentence):
     with pytest.raises(ProtocolError, match=sentence):
         parse_task(changed(change, "profile"))
+
+
+@pytest.mark.parametrize("field", ["window", "items"])
+@pytest.mark.parametrize("value", [0, -1, True, 7.0, "7", None, [7], 2**28 + 1])
+def test_every_field_of_a_trending_task_is_checked(field, value):
+    with pytest.raises(ProtocolError, match=f"{field}: .*, expected a whole number from 1 to"):
+        parse_task(changed(lambda said: said.update({field: value}), "trending"))
+
+
+def test_a_window_of_more_than_ten_years_is_refused():
+    parse_task(changed(lambda said: said.update(window=3650), "trending"))
+    with pytest.raises(ProtocolError, match="from 1 to 3650"):
+        parse_task(changed(lambda said: said.update(window=3651), "trending"))
+
+
+def test_a_header_says_nothing_of_trending_where_its_plan_has_none():
+    without = {name: value for name, value in header_to_dict(HEADER)["plan"].items() if name != "trending"}
+    plan = plan_from_dict(without)
+    assert "trending" not in header_to_dict(replace(HEADER, plan=plan))["plan"]
+    assert parse_header(header_to_dict(replace(HEADER, plan=plan))) == replace(HEADER, plan=plan)
 
 
 @pytest.mark.parametrize("values", [PRIOR[:-1], np.append(PRIOR, np.float32(0)), np.float64(PRIOR), PRIOR * np.nan])

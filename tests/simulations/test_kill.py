@@ -23,11 +23,12 @@ import pytest
 
 import simulations.run
 from server.checkpoint import load_state
+from server.resuming import CHECKPOINT, SERVER_LEDGER
 from shared.privacy.ledger import read_ledger
 from shared.privacy.plan import RELEASES, claims
 from simulations.config import resolve
 from simulations.engine import InProcessGrid
-from simulations.mending import CHECKPOINT, CLIENT_LEDGER, CONFIG, SERVER_LEDGER
+from simulations.mending import CLIENT_LEDGER, CONFIG
 from simulations.model import model_of, read_model, write_model
 from simulations.run import Screen, job_of, new_run, resume_run
 from simulations.world import load_world

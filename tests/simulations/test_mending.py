@@ -11,12 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.job import initial_state
 from server.receipts import grouped
+from server.resuming import SERVER_LEDGER, caught_up, drop_rows, tidy
 from shared.errors import RunError
 from shared.policy.memory import memory_to_dict
 from shared.policy.recall_policy import policy_to_dict
 from shared.privacy.chain import sign_head
 from shared.privacy.ledger import create_ledger
-from simulations.mending import CLIENT_LEDGER, SERVER_LEDGER, caught_up, clear, drop_rows, tidy
+from simulations.mending import CLIENT_LEDGER, clear
 from simulations.run import job_of
 from simulations.world import load_world
 

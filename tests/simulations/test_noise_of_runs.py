@@ -44,6 +44,7 @@ def seen(tiny, silent, tmp_path, monkeypatch):
         spy("with_contexts", "profile", 2, 1 << 16)
         spy("mean_update", "update", 0)
         spy("estimate", "measurement", 1)
+        spy("read_trending", "trending", 1)
         new_run(tiny(*sets), tmp_path / "run", cache=tmp_path / "cache", source=None, screen=silent)
         return answered, drawn, used
 

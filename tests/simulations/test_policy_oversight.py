@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 import server.coordinator
 import simulations.run
 from server.oversight import give_order
+from server.resuming import CHECKPOINT, SERVER_LEDGER
 from shared.policy.orders import Order
 from shared.policy.replay import replay
 from shared.privacy.ledger import read_ledger
 from simulations.cli import app
-from simulations.mending import CHECKPOINT, CLIENT_LEDGER, SERVER_LEDGER
+from simulations.mending import CLIENT_LEDGER
 from simulations.run import Screen, new_run, resume_run
 from simulations.world import load_world
 

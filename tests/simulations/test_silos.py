@@ -160,7 +160,7 @@ def test_more_customers_than_there_are_and_impossible_promises_are_refused(world
 def test_the_head_starts_from_the_whitened_text_vectors(world, tiny_bert):
     from client.silo import item_vectors
     from server.adaptation import whiten, whitening
-    from server.features import unit_rows
+    from server.basis import unit_rows
 
     text = world.catalogue.groups["text"]
     expected = {"whiten": unit_rows(whiten(text, whitening(text))), "none": text}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, fields, replace
@@ -19,9 +20,10 @@ from shared.privacy.plan import (
     Target,
     claims,
     epsilon_by_kind,
+    plan_to_dict,
 )
 
-SHARES = {"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1}
+SHARES = {"update": 0.65, "measurement": 0.15, "statistics": 0.05, "profile": 0.1, "trending": 0.05}
 
 
 def a_target(**changes):
@@ -37,6 +39,7 @@ def a_target(**changes):
         "rounds": 40,
         "update_participations": 40,
         "measurement_participations": 8,
+        "trending_participations": 4,
         "shares": SHARES,
         "update_dimension": 67_000,
         "clip": 0.5,
@@ -49,7 +52,7 @@ def a_plan(**changes):
 
 
 def as_json(plan):
-    return json.loads(json.dumps(asdict(plan)))
+    return json.loads(json.dumps(plan_to_dict(plan)))
 
 
 OPEN = a_plan(epsilon=None)
@@ -214,7 +217,7 @@ def test_a_spend_costs_what_was_used_and_no_more():
     plan = a_plan()
     assert claims(plan, {}).everyone == 0.0
     assert claims(plan, {"update": 1}).everyone < claims(plan, {"update": 2}).everyone < claims(plan).everyone
-    assert claims(plan, {"update": 41, "measurement": 8, "statistics": 1, "profile": 1}).everyone > 8.0
+    assert claims(plan, plan.full() | {"update": 41}).everyone > 8.0
 
 
 def test_each_kind_alone_costs_less_than_all():
@@ -239,6 +242,46 @@ def test_a_kind_that_is_not_planned_costs_nothing():
     assert plan.spent(plan.full()) < math.inf
     assert 0.999 * 8.0 < claims(plan).everyone <= 8.0
     assert claims(plan, {"statistics": 1}).everyone == math.inf  # it has no noise
+
+
+# --- trending: repeated, and missing where nobody asks for it
+
+
+def test_refreshes_of_what_is_trending_are_counted_one_by_one():
+    plan, fewer = a_plan(), a_plan(trending_participations=1)
+    assert (plan.trending.participations, fewer.trending.participations) == (4, 1)
+    assert plan.trending.noise_multiplier == pytest.approx(2 * fewer.trending.noise_multiplier, rel=1e-5)
+    assert plan.claimed({"trending": 4}) == pytest.approx(4 * plan.claimed({"trending": 1}))
+
+
+@pytest.mark.parametrize("unit", ["user", "interaction"])
+def test_a_plan_without_trending_is_what_it_was_before_there_was_any(unit):
+    shares = {"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1}
+    plan = a_plan(shares=shares, unit=unit, trust="local")
+    before = {name: value for name, value in asdict(plan).items() if name != "trending"}
+    assert plan_to_dict(plan) == before
+    assert plan.digest() == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+    assert plan_from_dict(as_json(plan)) == plan_from_dict(json.loads(json.dumps(asdict(plan)))) == plan
+    assert "trending" in plan_to_dict(a_plan())
+
+
+def test_what_a_plan_says_of_trending_is_pinned_even_where_it_allows_none():
+    plan = a_plan(shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1})
+    other = replace(plan, trending=replace(plan.trending, clip=2.0))
+    assert plan_from_dict(as_json(other)) == other
+    assert other.digest() != plan.digest()
+
+
+def test_a_share_without_refreshes_is_refused():
+    with pytest.raises(PlanError, match="trending.every must be at most the number of rounds"):
+        a_plan(trending_participations=0)
+    a_plan(trending_participations=0, shares={"update": 0.85, "measurement": 0.15})
+
+
+def test_refreshes_count_against_what_the_proof_covers():
+    a_plan(trending_dimension=1_000_000)
+    with pytest.raises(PlanError, match="the proof covers"):
+        a_plan(trending_dimension=2_000_000_000)
 
 
 # --- cohorts drawn by coins: a second claim under trust central, and no noise saved
@@ -266,10 +309,12 @@ def test_the_amplified_claim_counts_every_exchange_of_every_kind():
         return claims(plan, {"update": 1}, exchanges).recipients_amplified
 
     everything = claims(plan).recipients_amplified
-    assert amplified(update=40, measurement=8, statistics=1, profile=1) == everything  # whoever was drawn how often
+    planned = {"update": 40, "measurement": 8, "statistics": 1, "profile": 1, "trending": 4}
+    assert amplified(**planned) == everything  # whoever was drawn how often
     assert amplified(update=40) < amplified(update=40, measurement=8) < everything
-    assert amplified(update=40, measurement=8, statistics=1) < everything
-    assert amplified(update=41, measurement=8, statistics=1, profile=1) > everything  # an exchange that was repeated
+    for kind in planned:
+        assert amplified(**{**planned, kind: planned[kind] - 1}) < everything
+    assert amplified(**{**planned, "update": 41}) > everything  # an exchange that was repeated
     assert amplified() == 0.0
     events = tuple(accounting.Sampled(plan.mechanism(k).claimed_multiplier, 0.3, plan.full()[k]) for k in RELEASES)
     assert everything == accounting.epsilon_sampled(events, 1e-5 * math.exp(-ETA)) + 2 * ETA
@@ -550,7 +595,7 @@ def test_what_is_no_plan_is_refused(raw):
         plan_from_dict(raw)
 
 
-@pytest.mark.parametrize("field", [f.name for f in fields(PrivacyPlan)])
+@pytest.mark.parametrize("field", [f.name for f in fields(PrivacyPlan) if f.name != "trending"])
 def test_a_missing_field_is_refused(field):
     raw = as_json(a_plan())
     del raw[field]

@@ -11,7 +11,7 @@ from shared.privacy.noise import discrete_gaussian
 from shared.privacy.plan import Target
 from simulations.attack.white_box import ALARM, VECTORS, white_box
 
-SHARES = {"update": 0.5, "measurement": 0.1, "statistics": 0.1, "profile": 0.3}
+SHARES = {"update": 0.4, "measurement": 0.1, "statistics": 0.1, "profile": 0.3, "trending": 0.1}
 
 
 def a_plan(**changes):
@@ -27,6 +27,7 @@ def a_plan(**changes):
         "rounds": 4,
         "update_participations": 4,
         "measurement_participations": 2,
+        "trending_participations": 2,
         "shares": SHARES,
         "update_dimension": 9610,
         "profile_dimension": 500,
@@ -44,7 +45,7 @@ def test_honest_noise_passes_under_every_trust(trust):
     found = white_box(a_plan(trust=trust), seed=0)
     assert failed(found) == {}
     assert found["outcome"] == "pass"
-    assert [one["release"] for one in found["releases"]] == ["update", "measurement", "statistics", "profile"]
+    assert [one["release"] for one in found["releases"]] == list(SHARES)
     assert all(one["measured"] == pytest.approx(one["sigma"], rel=0.02) for one in found["releases"])
 
 
@@ -69,7 +70,7 @@ def test_noise_that_is_off_is_seen(monkeypatch, factor):
     monkeypatch.setattr(
         "client.release.discrete_gaussian", lambda sigma, size, source: discrete_gaussian(sigma * factor, size, source)
     )
-    assert set(failed(white_box(a_plan(), seed=0))) == {"update", "measurement", "statistics", "profile"}
+    assert set(failed(white_box(a_plan(), seed=0))) == set(SHARES)
 
 
 def test_noise_of_the_right_size_and_the_wrong_shape_is_seen(monkeypatch):
@@ -105,7 +106,7 @@ def test_noise_that_depends_on_the_vector_is_seen(monkeypatch):
 
 def test_no_noise_at_all_is_seen(monkeypatch):
     monkeypatch.setattr("client.release.discrete_gaussian", lambda _sigma, size, _source: np.zeros(size, np.int32))
-    assert set(failed(white_box(a_plan(), seed=0))) == {"update", "measurement", "statistics", "profile"}
+    assert set(failed(white_box(a_plan(), seed=0))) == set(SHARES)
 
 
 def test_a_clip_that_lets_more_through_is_seen(monkeypatch):

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import DataError
-from simulations.datasets.tables import numbers, read_atomic, read_csv, read_parquet, texts, times
+from shared.tables import read_csv, texts
+from simulations.datasets.tables import numbers, read_atomic, read_parquet, times
 
 
 def written(tmp_path, name, content):

@@ -1,0 +1,481 @@
+"""The one adapter to Flower's Fleet API: a device's line to the SuperLink, without Flower's SuperNode around it.
+
+Flower's own connection ends the process it runs in when it is refused, and runs what the server delivers. This one
+speaks the same protocol (protobuf over HTTPS, each call signed by the node key) and nothing more: it never asks for a
+bundle of code. Private names of Flower are imported here and nowhere else in ``client/``; what is leaned on is held by
+``tests/client/test_fleet_link.py`` against a real SuperLink.
+
+Clocks: Flower signs the time, and refuses what is 5 s ahead or 305 s behind. A device's clock may be wrong, so the
+server's ``Date`` is what is signed; the gate's day stays the device's own.
+
+Formal guarantees: none; what crosses was released by ``client/release.py`` or is a constant.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from importlib.metadata import version
+from typing import Final, TypeVar, cast
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import RecordDict
+from flwr.app.message.message import Message, make_message, remove_content_from_message
+from flwr.app.metadata import Metadata
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
+from flwr.common.serde import message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    DeactivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_children_ids_from_object_content,
+    get_object_tree,
+    get_object_type_from_object_content,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import Message as Proto
+
+from shared.errors import FedrecallError, ProtocolError
+
+VERSIONS: Final = ("1.41", "1.42")
+LARGEST: Final = 1 << 29  # bytes of one message; a catalogue of a million items with 64 numbers each fits
+_LARGEST_LETTER: Final = 1 << 24  # bytes of a response that carries no content
+_LARGEST_SKEW: Final = 86_400.0  # seconds; a clock that is further off is to be set, not followed
+_UNSURE: Final = 2.0  # seconds: ``Date`` has whole ones, and is as old as its way here
+_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+_BEAT: Final = HEARTBEAT_DEFAULT_INTERVAL / 2  # seconds; a SuperLink forgets a node after two intervals
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between tries of one call
+_NOT_RUNNING: Final = 2007  # Flower's code for a run that has ended
+_MEDIA: Final = "application/protobuf"
+# What Flower's parsers raise on hostile objects.
+_HOSTILE: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    DecodeError,
+)
+Response = TypeVar("Response", bound=Proto)
+Result = TypeVar("Result")
+
+
+class LinkError(FedrecallError):
+    """The server cannot be reached, or makes no sense; worth another try later."""
+
+
+class RefusedError(LinkError):
+    """The server does not know this device: not approved yet, revoked, or another server."""
+
+
+class OverError(LinkError):
+    """The run that a message belongs to has ended; nobody waits for its answer."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message as it was pulled; nothing in it has been looked into.
+
+    Attributes:
+        raw: its metadata, protobuf; enough to answer it.
+        root: id of the object that is the whole message.
+        objects: object id -> bytes.
+    """
+
+    raw: bytes
+    root: str = ""
+    objects: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The route that the server named, for the log."""
+        return str(ProtoMetadata.FromString(self.raw).message_type)
+
+
+@dataclass
+class Link:
+    """One connection. Not frozen: it learns its node's number and the server's clock.
+
+    Attributes:
+        http: the client, of this server's authority alone.
+        address: host:port.
+        key: the node key.
+        stop: set when the agent is to end; waiting ends with it.
+        clock: this side's seconds since 1970.
+        node: the SuperLink's number for this device; 0 before it is known.
+        ahead: seconds that the server's clock is ahead of this one.
+    """
+
+    http: httpx.Client
+    address: str
+    key: EllipticCurvePrivateKey
+    stop: threading.Event
+    clock: Callable[[], float]
+    node: int = 0
+    ahead: float = 0.0
+
+    def now(self) -> float:
+        """Seconds since 1970, as the server has them."""
+        return self.clock() + self.ahead
+
+    def receive(self) -> Incoming | None:
+        """The next message that waits for this device, whole; None = none waits.
+
+        Raises:
+            LinkError: see :class:`LinkError`; a message that was begun may be lost then, and the server sees it lost.
+        """
+        pulled = _call(self, "pull-messages", PullMessagesRequest(node=_node(self)), PullMessagesResponse)
+        if not pulled.messages_list:
+            return None
+        metadata = pulled.messages_list[0].metadata
+        metadata.message_id = metadata.message_id or pulled.message_object_trees[0].object_id
+        objects = _pull(self, metadata, pulled.message_object_trees[0])
+        done = ConfirmMessageReceivedRequest(
+            node=_node(self), run_id=metadata.run_id, message_object_id=metadata.message_id
+        )
+        with suppress(LinkError):  # only frees the server's memory
+            _call(self, "confirm-message-received", done, ConfirmMessageReceivedResponse)
+        return Incoming(metadata.SerializeToString(), metadata.message_id, objects)
+
+    def reply(self, incoming: Incoming, record: RecordDict) -> bool:
+        """Send an answer, and try again until it is there, or nobody waits for it any more.
+
+        Returns:
+            Whether the server took it.
+
+        Raises:
+            LinkError: the server was gone for as long as the answer was good for.
+        """
+        asked = ProtoMetadata.FromString(incoming.raw)
+        now = self.now()
+        ttl = asked.created_at + asked.ttl - now
+        if ttl <= 0:
+            return False
+        message = _answer(asked, record, now, ttl)
+        try:
+            _patiently(self, lambda: _push(self, message, asked.run_id), time.monotonic() + ttl)
+        except OverError:
+            return False
+        return True
+
+
+@contextmanager
+def link(
+    address: str,
+    authority: str,
+    key: EllipticCurvePrivateKey,
+    *,
+    known: int = 0,
+    stop: threading.Event | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Link]:
+    """Be there for a server, until the block ends.
+
+    Args:
+        address: host:port.
+        authority: PEM certificate that the server's is signed with; no other is believed.
+        key: the node key, EC P-384.
+        known: this device's number from an earlier link: after a crash the server takes it for present, and would
+            refuse to have it activated again (305 in Flower's words); a heartbeat says as much.
+        stop: ends waiting.
+        clock: seconds since 1970.
+
+    Raises:
+        LinkError: see :class:`LinkError`; :class:`RefusedError` where the server does not know the key.
+    """
+    check_version(version("flwr"))
+    context = ssl.create_default_context(cadata=authority)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The environment names no proxy here: what a device trusts is in its own folder.
+    with httpx.Client(verify=context, timeout=_TIMEOUT, trust_env=False) as http:
+        made = Link(http, address, key, stop or threading.Event(), clock)
+        made.node = _present(made, known)
+        left = threading.Event()
+        beats = threading.Thread(target=_beats, args=(made, left), daemon=True)
+        beats.start()
+        try:
+            yield made
+        finally:
+            left.set()
+            with suppress(LinkError):
+                _call(made, "deactivate-node", DeactivateNodeRequest(node_id=made.node), DeactivateNodeResponse)
+            beats.join(timeout=1.0)
+
+
+def check_version(installed: str) -> None:
+    """That Flower is one that this adapter was tried with.
+
+    Raises:
+        LinkError: it is another.
+    """
+    if ".".join(installed.split(".")[:2]) not in VERSIONS:
+        raise LinkError(f"flwr {installed}: this device speaks to servers by flwr {' or '.join(VERSIONS)}")
+
+
+def content_of(incoming: Incoming) -> RecordDict:
+    """What a message holds. Only the worker looks inside: whatever comes of it, the agent lives.
+
+    Raises:
+        ProtocolError: the objects are no message, or would grow beyond :data:`LARGEST` bytes when put together.
+    """
+    try:
+        _check_size(incoming.objects)
+        message = inflate_object_from_contents(incoming.root, dict(incoming.objects))
+        if isinstance(message, Message) and message.has_content():
+            return message.content
+    except _HOSTILE as error:
+        raise ProtocolError(f"malformed message: {type(error).__name__}: {error}"[:300]) from error
+    raise ProtocolError("a message without content")
+
+
+def pack(record: RecordDict) -> bytes:
+    """A record as bytes, between the worker and the agent."""
+    return bytes(recorddict_to_proto(record).SerializeToString())
+
+
+def unpack(raw: bytes) -> RecordDict:
+    """The inverse of :func:`pack`.
+
+    Raises:
+        ProtocolError: these are not its bytes.
+    """
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(raw))
+    except _HOSTILE as error:
+        raise ProtocolError("not a record") from error
+
+
+def _check_size(objects: Mapping[str, bytes]) -> None:
+    """An array names its chunks by number, and may name one a million times over."""
+    total = 0
+    for content in objects.values():
+        if get_object_type_from_object_content(content) == "Array":
+            children = get_object_children_ids_from_object_content(content)
+            indices = json.loads(content[content.index(b"\0") + 1 :])["arraychunk_ids"]
+            total += sum(len(objects[children[index]]) for index in indices)
+    if total > LARGEST:
+        raise ProtocolError(f"arrays of {total} bytes, at most {LARGEST} are taken")
+
+
+def _present(made: Link, known: int) -> int:
+    """Tell the server that this device is there; its number."""
+    if known:
+        made.node = known
+        with suppress(LinkError):
+            if _beat(made):
+                return known
+    request = ActivateNodeRequest(
+        public_key=public_key_to_bytes(made.key.public_key()), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL
+    )
+    return int(_call(made, "activate-node", request, ActivateNodeResponse).node_id)
+
+
+def _beat(made: Link) -> bool:
+    request = SendNodeHeartbeatRequest(node=_node(made), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+    return bool(_call(made, "send-node-heartbeat", request, SendNodeHeartbeatResponse).success)
+
+
+def _beats(made: Link, left: threading.Event) -> None:
+    """A worker may be busy for minutes; the server must not take this device for lost meanwhile."""
+    while not left.wait(_BEAT):
+        with suppress(LinkError, RuntimeError):  # the main loop hears of it; a closed client is a RuntimeError
+            _beat(made)
+
+
+def _pull(made: Link, metadata: ProtoMetadata, tree: ObjectTree) -> dict[str, bytes]:
+    until = time.monotonic() + max(0.0, metadata.created_at + metadata.ttl - made.now())
+    objects: dict[str, bytes] = {}
+    room = LARGEST
+    for each in iterate_object_tree(tree):
+        if each.object_id not in objects:
+            request = PullObjectRequest(node=_node(made), run_id=metadata.run_id, object_id=each.object_id)
+            objects[each.object_id] = _patiently(made, partial(_pull_one, made, request, room), until)
+            room -= len(objects[each.object_id])
+    return objects
+
+
+def _pull_one(made: Link, request: PullObjectRequest, most: int) -> bytes:
+    response = _call(made, "pull-object", request, PullObjectResponse, most)
+    if not response.object_found:
+        raise OverError("the server has forgotten a part of its message")
+    if not response.object_available:
+        raise LinkError("a part of a message is not there yet")
+    return bytes(response.object_content)
+
+
+def _answer(asked: ProtoMetadata, record: RecordDict, now: float, ttl: float) -> Message:
+    """The message that answers; times are the server's."""
+    metadata = Metadata(
+        run_id=asked.run_id,
+        message_id="",
+        src_node_id=asked.dst_node_id,
+        dst_node_id=asked.src_node_id,
+        reply_to_message_id=asked.message_id,
+        group_id=asked.group_id,
+        created_at=now,
+        ttl=ttl,
+        message_type=asked.message_type,
+        src_task_id=asked.dst_task_id if asked.HasField("dst_task_id") else None,
+        dst_task_id=asked.src_task_id if asked.HasField("src_task_id") else None,
+    )
+    metadata.delivered_at = ""
+    message = make_message(metadata, content=record)
+    metadata.__dict__["_message_id"] = message.object_id
+    return message
+
+
+def _push(made: Link, message: Message, run: int) -> None:
+    """Push an answer and its objects; pushing the same one twice is one answer."""
+    objects = {name: each.deflate() for name, each in get_all_nested_objects(message).items()}
+    request = PushMessagesRequest(
+        node=_node(made),
+        messages_list=[message_to_proto(remove_content_from_message(message))],
+        message_object_trees=[get_object_tree(message)],
+        clientapp_runtime_list=[0.0],  # how long it took is nobody's business
+    )
+    response = _call(made, "push-messages", request, PushMessagesResponse)
+    for name in response.objects_to_push:
+        if name not in objects:
+            raise LinkError("the server asks for an object that the answer does not have")
+        part = PushObjectRequest(
+            node=_node(made),
+            run_id=run,
+            session_id=response.session_id,
+            object_id=name,
+            object_content=objects[name],
+        )
+        if not _call(made, "push-object", part, PushObjectResponse).stored:
+            raise LinkError("the server did not keep a part of an answer")
+
+
+def _patiently(made: Link, call: Callable[[], Result], until: float) -> Result:
+    """Try again until ``until``, by the monotonic clock.
+
+    Raises:
+        LinkError: the last one.
+    """
+    wait = _FIRST_WAIT
+    while True:
+        try:
+            return call()
+        except (OverError, RefusedError):
+            raise
+        except LinkError:
+            if time.monotonic() + wait >= until or made.stop.wait(wait):
+                raise
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _call(made: Link, path: str, request: Proto, response: type[Response], most: int = _LARGEST_LETTER) -> Response:
+    """One call; a second try only when the first told what time it is.
+
+    Raises:
+        LinkError: no answer, or none that is understood.
+        RefusedError: this node is not known.
+        OverError: the run has ended.
+    """
+    content = request.SerializeToString(deterministic=True)
+    status, body, told = _post(made, path, content, most)
+    if status == httpx.codes.UNAUTHORIZED and told:
+        status, body, _ = _post(made, path, content, most)
+    if status != httpx.codes.OK:
+        raise _error(path, status, body)
+    try:
+        return cast("Response", response.FromString(body))
+    except DecodeError as error:
+        raise LinkError(f"{path}: the answer is not one of Flower's") from error
+
+
+def _post(made: Link, path: str, content: bytes, most: int) -> tuple[int, bytes, bool]:
+    """Status, body, and whether the server's clock turned out to be another than was thought."""
+    body = bytearray()
+    try:
+        url = f"https://{made.address}/v1/fleet/{path}"
+        with made.http.stream("POST", url, content=content, headers=_headers(made)) as answered:
+            for chunk in answered.iter_bytes():
+                body += chunk
+                if len(body) > most + _LARGEST_LETTER:
+                    raise LinkError(f"{path}: more than {most} bytes")
+            return answered.status_code, bytes(body), _learn(made, answered.headers.get("date"))
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        raise LinkError(f"{made.address}: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _headers(made: Link) -> dict[str, str]:
+    said = datetime.fromtimestamp(made.now(), UTC).isoformat()
+    return {
+        "content-type": _MEDIA,
+        "accept": _MEDIA,
+        TIMESTAMP_HEADER: said,
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(made.key.public_key())).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(made.key, said.encode("ascii"))).decode(),
+    }
+
+
+def _learn(made: Link, date: str | None) -> bool:
+    """Take the server's time from a response; whether it changed what was thought of it."""
+    try:
+        ahead = parsedate_to_datetime(date or "").timestamp() - made.clock()
+    except (ValueError, TypeError):
+        return False
+    ahead = 0.0 if abs(ahead) <= _UNSURE else ahead
+    if abs(ahead) > _LARGEST_SKEW:
+        raise LinkError(f"this device's clock is {abs(ahead) / 86_400:.1f} days off the server's: set it")
+    changed = abs(ahead - made.ahead) > _UNSURE
+    if changed:
+        made.ahead = ahead
+    return changed
+
+
+def _error(path: str, status: int, body: bytes) -> LinkError:
+    if status == httpx.codes.UNAUTHORIZED:
+        return RefusedError("the server does not know this device: not approved yet, or revoked")
+    try:
+        code = json.loads(body)["code"]
+    except (ValueError, LookupError, TypeError):
+        code = None
+    if code == _NOT_RUNNING:
+        return OverError(f"{path}: the run has ended")
+    return LinkError(f"{path}: status {status}" + ("" if code is None else f", code {code}"))
+
+
+def _node(made: Link) -> Node:
+    return Node(node_id=made.node)

@@ -1,0 +1,253 @@
+"""Directions of a catalogue's vectors, kept from its first build: where items that come later get their vectors.
+
+Words and their weights, the axes of latent semantic analysis, whitening, compact directions and category columns are
+fitted to the items that there are. Fitted again with one item more, all of them would turn, and with them every row of
+every item: a model trained before would read noise, and a device would have to fetch everything. So they are kept, and
+a new item's row is what it would have been beside the first ones (docs/adr/0015-fixed-directions-for-new-items.md).
+
+What the first items did not have, the basis does not know: new words and categories count for nothing. How many there
+are is told (:func:`unknown_words`), for at some point a new basis is worth a new model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.adaptation import Whitening, whiten
+from shared.errors import DataError
+from shared.files import read_arrays, write_arrays
+from shared.recall.quantised import quantise, unit_rows_of
+from shared.text_encoder import NO_MODEL
+
+Floats = NDArray[np.float32]
+Wide = NDArray[np.float64]
+Vectors = Literal["float32", "int8"]
+_FORMAT: Final = "fedrecall-basis-1"
+# A row shorter than this before scaling holds rounding errors and nothing else.
+NOTHING: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Words:
+    """TF-IDF as fitted.
+
+    Attributes:
+        vocabulary: words, in the order of columns; none where no text held a word.
+        idf: (words,) inverse document frequency.
+        axes: (width, words) float32 of the truncated SVD; None where the words themselves are the columns.
+    """
+
+    vocabulary: tuple[str, ...]
+    idf: Wide
+    axes: Floats | None
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Compact directions of one group.
+
+    Attributes:
+        mean: (width,) of the group's rows.
+        directions: (width, kept), kept possibly 0.
+        roots: (kept,) what each direction is divided by.
+        length: mean length of the rows afterwards, which they are divided by.
+    """
+
+    mean: Wide
+    directions: Wide
+    roots: Wide
+    length: float
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Columns of the category group.
+
+    Attributes:
+        names: in the order of columns.
+        weights: (max(names, 1),) inverse document frequency.
+    """
+
+    names: tuple[str, ...]
+    weights: Wide
+
+
+@dataclass(frozen=True)
+class Basis:
+    """All of it.
+
+    Attributes:
+        encoder: identity of the text encoder (``shared/text_encoder.py``), or "none".
+        whitening: of the text group; None = left as it was read.
+        words, categories: see there.
+        compact: of the text group as it was read, and of the lexical group.
+        vectors: "int8" rounds every row to what bytes can hold.
+    """
+
+    encoder: str
+    whitening: Whitening | None
+    words: Words
+    compact: tuple[Axes, Axes]
+    categories: Categories
+    vectors: Vectors
+
+
+def vectors_of_new(
+    basis: Basis, texts: Sequence[str], categories: Sequence[Sequence[str]], read: Floats | None
+) -> dict[str, Floats]:
+    """Feature groups of items that were not there when the basis was fitted.
+
+    Args:
+        basis: of the catalogue that they enter.
+        texts, categories: of the new items.
+        read: (n, width) their texts as the basis' encoder reads them; None with encoder "none".
+
+    Returns:
+        Group -> (n, width) rows of length 1 or 0; for the texts that the basis was fitted to, the rows that they have.
+
+    Raises:
+        DataError: vectors of another width, or none where the basis needs them.
+    """
+    lexical = word_rows(basis.words, texts)
+    if basis.encoder == NO_MODEL:
+        read = lexical
+    width = len(basis.compact[0].mean)
+    if read is None or read.shape != (len(texts), width):
+        raise DataError(
+            f"new items: text vectors of shape {None if read is None else read.shape}; the catalogue's directions "
+            f"read ({len(texts)}, {width}): use the text encoder that it was built with"
+        )
+    groups = {
+        "text": read if basis.whitening is None else unit_rows(whiten(read, basis.whitening)),
+        "lexical": lexical,
+        "category": category_rows(basis.categories, categories),
+        "compact": compact_rows(basis.compact, (read, lexical)),
+    }
+    return rounded(groups) if basis.vectors == "int8" else groups
+
+
+def word_rows(words: Words, texts: Sequence[str]) -> Floats:
+    """(n, width) TF-IDF of texts by a fitted vocabulary; unknown words count for nothing."""
+    if not words.vocabulary or not texts:
+        columns = len(words.vocabulary) if words.axes is None else len(words.axes)
+        return np.zeros((len(texts), max(columns, 1)), np.float32)
+    vectorizer = word_counter(vocabulary={word: column for column, word in enumerate(words.vocabulary)})
+    vectorizer.idf_ = words.idf
+    weights = vectorizer.transform(texts)
+    return unit_rows(weights.toarray() if words.axes is None else weights @ words.axes.T)
+
+
+def unknown_words(words: Words, texts: Sequence[str]) -> float:
+    """Share of the words of new texts that a basis does not know; 0 where they hold none."""
+    analyse, known = word_counter().build_analyzer(), set(words.vocabulary)
+    unknown = [word not in known for text in texts for word in analyse(text)]
+    return sum(unknown) / max(len(unknown), 1)
+
+
+def word_counter(**options: Any) -> Any:  # noqa: ANN401 - untyped library
+    """Scikit-learn's TF-IDF with the settings that every catalogue is built with."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - heavy import
+
+    return TfidfVectorizer(sublinear_tf=True, strip_accents="unicode", **options)
+
+
+def category_rows(categories: Categories, of_items: Sequence[Sequence[str]]) -> Floats:
+    """(n, columns) weighted multi-hot rows of unit length; unknown categories have no column."""
+    return unit_rows(hot_rows(categories.names, of_items) * categories.weights)
+
+
+def hot_rows(names: Sequence[str], of_items: Sequence[Sequence[str]]) -> Wide:
+    """(n, max(names, 1)) 1 where an item is of a category."""
+    place = {name: column for column, name in enumerate(names)}
+    hot = np.zeros((len(of_items), max(len(names), 1)))
+    for item, row in enumerate(of_items):
+        hot[item, [place[name] for name in row if name in place]] = 1.0
+    return hot
+
+
+def compact_rows(axes: Sequence[Axes], groups: Sequence[Floats]) -> Floats:
+    """(n, width) rows along fitted directions of each group, unit length; one column of 0 where there are none."""
+    pairs = zip(axes, groups, strict=True)
+    parts = [along(one, rows) / one.length for one, rows in pairs if one.directions.shape[1]]
+    return unit_rows(np.concatenate(parts, axis=1)) if parts else np.zeros((len(groups[0]), 1), np.float32)
+
+
+def along(axes: Axes, rows: Floats) -> Wide:
+    """(n, kept) rows along one group's directions, each divided by its root."""
+    scaled: Wide = (np.asarray(rows, np.float64) - axes.mean) @ axes.directions / axes.roots
+    return scaled
+
+
+def rounded(groups: dict[str, Floats]) -> dict[str, Floats]:
+    """Every row as bytes can hold it (``shared/recall/quantised.py``)."""
+    return {name: unit_rows_of(quantise(rows).values) for name, rows in groups.items()}
+
+
+def unit_rows(rows: NDArray[np.floating]) -> Floats:
+    """(n, d) rows scaled to length 1; rows without content become all zero."""
+    wide = np.asarray(rows, np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    scaled = np.zeros_like(wide)
+    np.divide(wide, lengths, out=scaled, where=lengths > NOTHING)
+    return scaled.astype(np.float32)
+
+
+def save_basis(basis: Basis, path: Path) -> None:
+    """One file without pickle, atomically."""
+    said = {
+        "format": _FORMAT,
+        "encoder": basis.encoder,
+        "vectors": basis.vectors,
+        "vocabulary": basis.words.vocabulary,
+        "categories": basis.categories.names,
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "said": np.frombuffer(json.dumps(said).encode(), np.uint8),
+        "idf": basis.words.idf,
+        "weights": basis.categories.weights,
+    }
+    if basis.words.axes is not None:
+        arrays["axes"] = basis.words.axes
+    if basis.whitening is not None:
+        arrays |= {"whitening/mean": basis.whitening.mean, "whitening/mix": basis.whitening.mix}
+    for number, axes in enumerate(basis.compact):
+        arrays |= {f"compact/{number}/{name}": np.asarray(value, np.float64) for name, value in vars(axes).items()}
+    write_arrays(path, arrays)
+
+
+def load_basis(path: Path) -> Basis:
+    """Read what ``save_basis`` wrote.
+
+    Raises:
+        DataError: no such file, cut short, or not a basis.
+    """
+    arrays = read_arrays(path)
+    try:
+        said = json.loads(bytes(arrays["said"]))
+        if said["format"] != _FORMAT or said["vectors"] not in get_args(Vectors):
+            raise DataError(f"{path}: format {said['format']!r}, vectors {said['vectors']!r}; expected {_FORMAT}")
+        white = Whitening(arrays["whitening/mean"], arrays["whitening/mix"]) if "whitening/mix" in arrays else None
+        return Basis(
+            encoder=said["encoder"],
+            whitening=white,
+            words=Words(tuple(said["vocabulary"]), arrays["idf"], arrays.get("axes")),
+            compact=(_axes(arrays, 0), _axes(arrays, 1)),
+            categories=Categories(tuple(said["categories"]), arrays["weights"]),
+            vectors=cast("Vectors", said["vectors"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a catalogue's directions ({error}); rebuild the catalogue") from error
+
+
+def _axes(arrays: dict[str, NDArray[Any]], number: int) -> Axes:
+    mean, directions, roots, length = (
+        arrays[f"compact/{number}/{name}"] for name in ("mean", "directions", "roots", "length")
+    )
+    return Axes(mean, directions, roots, float(length))

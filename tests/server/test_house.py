@@ -1,0 +1,37 @@
+"""A server's folder says what is wrong with its configuration."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.house import House, house_at
+from shared.errors import ConfigError
+
+
+def test_a_folder_without_a_server_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="fedrecall-server init"):
+        house_at(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[service]\naddress = "localhost"', "service.address"),
+        ("[service]\noperator_port = 0", "service.operator_port"),
+        ("[service]\nclients = 0", "service.clients"),
+        ("[service]\nclient = 5", "did you mean service.clients"),
+        ("[servce]\nclients = 5", "unknown key servce"),
+        ("[privacy]\nepsilon = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_key_is_named(text, sentence, tmp_path):
+    house = House(tmp_path)
+    house.settings.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        house_at(tmp_path).config()
+
+
+def test_no_private_key_of_the_authority_lies_where_the_proxy_reads(tmp_path):
+    house = House(tmp_path)
+    assert house.ca_key.parent != house.certificate.parent
+    assert house.certificate.parent == house.ca.parent == house.certificate_key.parent
