@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from client.folder import client_folder, keep_seat, open_host, take_seat
 from client.host import answer
 from shared.protocol import MESSAGE_TYPES, declined_record
+from shared.publication import ROUTE as PUBLICATION
 from shared.sessions import STEP_TYPES
 
 app = ClientApp()
@@ -45,6 +46,7 @@ def _answer(message: Message, context: Context) -> Message:
     return Message(record, reply_to=message)
 
 
-for route in (*MESSAGE_TYPES.values(), *STEP_TYPES.values()):
+# A publication is declined like anything that is not understood: only the agent serves with one (client/agent.py).
+for route in (*MESSAGE_TYPES.values(), *STEP_TYPES.values(), PUBLICATION):
     category, action = route.split(".")
     getattr(app, category)(action)(_answer)

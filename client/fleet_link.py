@@ -80,7 +80,7 @@ _UNSURE: Final = 2.0  # seconds: ``Date`` has whole ones, and is as old as its w
 _TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 _BEAT: Final = HEARTBEAT_DEFAULT_INTERVAL / 2  # seconds; a SuperLink forgets a node after two intervals
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between tries of one call
-_NOT_RUNNING: Final = 2007  # Flower's code for a run that has ended
+_NOT_ACTIVATED, _NOT_RUNNING = 2004, 2007  # Flower's codes: an unknown or present node; a run that has ended
 _MEDIA: Final = "application/protobuf"
 # What Flower's parsers raise on hostile objects.
 _HOSTILE: Final = (
@@ -467,11 +467,15 @@ def _learn(made: Link, date: str | None) -> bool:
 
 def _error(path: str, status: int, body: bytes) -> LinkError:
     if status == httpx.codes.UNAUTHORIZED:
-        return RefusedError("the server does not know this device: not approved yet, or revoked")
+        return RefusedError("the server does not know this device: revoked, or the server lost its memory")
     try:
         code = json.loads(body)["code"]
     except (ValueError, LookupError, TypeError):
         code = None
+    if code == _NOT_ACTIVATED:
+        return RefusedError(
+            "the server does not let this device in: not approved yet, revoked, or still thought present"
+        )
     if code == _NOT_RUNNING:
         return OverError(f"{path}: the run has ended")
     return LinkError(f"{path}: status {status}" + ("" if code is None else f", code {code}"))

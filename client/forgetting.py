@@ -1,7 +1,9 @@
 """To be forgotten, with a receipt: what went, what was looked through for remnants, signed by this client's own key.
 
 What was learned for the person from the events goes with them. The ledger stays: what was released cannot be called
-back, and a budget that was spent must not come back with an empty vault.
+back, and a budget that was spent must not come back with an empty vault. A copy of the whole folder from before, a
+backup say, is beyond a device's reach while the vault key of then is: ``fedrecall-client rotate-key`` afterwards takes
+that away, too, for whoever has no copy of the key.
 
 Formal guarantees: none of differential privacy; epsilon that was spent before stays spent.
 """

@@ -203,7 +203,7 @@ def open_folder(folder: Path) -> MappedShelf:
             mapped(folder, "barred"),
             _model(folder, about["model"]) if about["model"] else None,
         )
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (EOFError, OSError, LookupError, TypeError, ValueError) as error:
         raise DataError(f"{folder}: not a readable shelf ({error}); remove it, it is built again") from error
 
 

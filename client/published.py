@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from client.folder import REGISTRATION
 from client.home import Home
+from client.trends import Trending, write_trending
 from shared.catalogue import Catalogue, as_bytes, catalogue_of, load_catalogue, save_catalogue
 from shared.catalogue_change import apply_change, change_of
 from shared.encoder.spec import Floats
@@ -63,8 +64,7 @@ def take(home: Home, record: RecordDict, server: str) -> Publication:
         save_catalogue(catalogue, catalogue_path(home, issue.catalogue))
     if issue.model is not None and issue.model.trained not in present(home):
         raise DataError(f"publication {issue.number}: the catalogue that its model was trained with is not here")
-    hot = {"number": issue.number, "run": issue.run, "round": issue.round, "items": list(issue.trending)}
-    write_atomically(home.trending, json.dumps(hot).encode())
+    write_trending(home, Trending(issue.number, issue.run, issue.round, issue.trending))
     if issue.registration:
         write_atomically(home.folder / REGISTRATION, issue.registration.hex().encode())
     issue = replace(issue, change=b"")

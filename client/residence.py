@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from client.agent import Agent, alone, run
+from client.device import Device, open_device
 from client.home import Home
 from client.own_log import log
 from client.settings import Settings, read_settings
-from client.vault import open_vault
 from shared.errors import ConfigError
 
 
@@ -32,8 +30,8 @@ def live(home: Home, key: bytes, ready: Callable[[str], None]) -> None:
         ConfigError: the settings cannot be read, or another program has the port.
     """
     settings = read_settings(home)
-    with alone(home), _served(home, key, settings) as page:
-        agent = _agent(home, key, settings)
+    with alone(home), _device(home, key, settings) as device, _served(home, device, settings.api_port) as page:
+        agent = Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stopper(agent))
         log(home, "started")
@@ -50,20 +48,26 @@ def visit(home: Home, key: bytes, seconds: float) -> bool:
         DataError: an agent runs here already.
         ConfigError: the settings cannot be read.
     """
-    with alone(home):
-        agent = _agent(home, key, read_settings(home))
+    settings = read_settings(home)
+    with alone(home), _device(home, key, settings) as device:
+        agent = Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
         run(agent, until=agent.clock() + seconds)
     return agent.reached
 
 
-def _agent(home: Home, key: bytes, settings: Settings) -> Agent:
-    def purge() -> None:
-        with open_vault(home.vault, key) as vault:
-            gone = vault.purge(time.time(), settings.ttl_days)
-        if gone:
-            log(home, "purged", events=gone, older_than_days=settings.ttl_days)
+@contextmanager
+def _device(home: Home, key: bytes, settings: Settings) -> Iterator[Device]:
+    device = open_device(home, key, learn=settings.adapt)
+    try:
+        yield device
+    finally:
+        device.close()
 
-    return Agent(home, settings, key, daily=purge)
+
+def _purge(home: Home, device: Device, ttl_days: int) -> None:
+    gone = device.purge(ttl_days)
+    if gone:
+        log(home, "purged", events=gone, older_than_days=ttl_days)
 
 
 def _stopper(agent: Agent) -> Callable[[int, FrameType | None], None]:
@@ -74,27 +78,23 @@ def _stopper(agent: Agent) -> Callable[[int, FrameType | None], None]:
 
 
 @contextmanager
-def _served(home: Home, key: bytes, settings: Settings) -> Iterator[str]:
+def _served(home: Home, device: Device, port: int) -> Iterator[str]:
     """The local API in a thread of its own, until the block ends; its page's address, "" = none is wanted."""
-    if not settings.api_port:
+    if not port:
         yield ""
         return
     from client.api import api_server, make_api  # noqa: PLC0415 - FastAPI is not needed without it
-    from client.device import open_device  # noqa: PLC0415 - as above
 
     token = home.token.read_text(encoding="ascii").strip()
-    with _listening(settings.api_port) as listening:
-        device = open_device(home, key, learn=settings.adapt)
-        server = api_server(make_api(device, home, token, settings.api_port))
+    with _listening(port) as listening:
+        server = api_server(make_api(device, home, token, port))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        gc.freeze()  # what was imported stays; collections need not walk it again
         thread.start()
         try:
-            yield f"http://127.0.0.1:{settings.api_port}/"
+            yield f"http://127.0.0.1:{port}/"
         finally:
             server.should_exit = True
             thread.join(5)
-            device.close()
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def unseal(key: bytes, place: str, sealed: bytes) -> bytes:
     """
     try:
         return AESGCM(key).decrypt(sealed[:NONCE], sealed[NONCE:], place.encode())
-    except (InvalidTag, ValueError) as error:
+    except (InvalidTag, TypeError, ValueError) as error:
         raise Unreadable(place) from error
 
 

@@ -286,7 +286,7 @@ def _why(shelf: MappedShelf, person: Person, wish: Wish, offers: tuple[Offer, ..
         return "Nothing in the catalogue may be shown under this wish."
     first = offers[0].source
     if first in {"you", "chance"}:
-        return f"From what you did: {len(person.history)} items that the catalogue knows."
+        return f"From what you did with {len(person.history)} of the catalogue's items."
     if first == "similar":
         return "From the item that you named."
     missing = ["there is no model yet"] if shelf.model is None else []

@@ -215,6 +215,8 @@ def in_words(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise DataError(f"{path}: another process has been writing for more than {PATIENCE:g} s") from error
         raise DataError(f"{path}: not a vault, or damaged ({error}); restore a backup") from error
+    except UnicodeDecodeError as error:  # of SQLite's own message, which quotes what is damaged
+        raise DataError(f"{path}: not a vault, or damaged; restore a backup") from error
 
 
 def _connection(path: Path) -> sqlite3.Connection:

@@ -19,6 +19,7 @@ import resource
 import struct
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -217,14 +218,22 @@ def _listen(source: BinaryIO, waiting: queue.SimpleQueue[Incoming | None], busy:
             return
 
 
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, MB of 2^20 bytes."""
+    with suppress(OSError):  # Linux: ru_maxrss begins at what the agent had when it started this process
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main() -> None:
     """``python -m client.worker HOME``: one device's worker, started by its agent."""
     home = Home(Path(sys.argv[1]))
     source, to = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no frame
     serve(home, source, to)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
-    log(home, "worker ended", peak_mb=round(peak, 1))
+    log(home, "worker ended", peak_mb=round(peak_memory(), 1))
 
 
 if __name__ == "__main__":

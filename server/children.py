@@ -20,7 +20,8 @@ SHORTEST: Final = 1.0  # seconds before the first new start
 LONGEST: Final = 60.0
 STEADY: Final = 60.0  # seconds alive after which a process is thought well again
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-_NOISE: Final = re.compile(r"\[uvicorn\.access\].*\" 2\d\d$|^INFO\s*:\s*$")
+# Calls that went well, and which node sent or fetched something: who takes part is not for a log.
+_NOISE: Final = re.compile(r"\[uvicorn\.access\].*\" 2\d\d$|^INFO\s*:\s*$|\[Fleet\.\w*Messages?\]|ServerAppIo|ListRuns")
 _LEVELS: Final = {"ERROR": logging.ERROR, "WARNING": logging.WARNING, "CRITICAL": logging.CRITICAL}
 _PR_SET_PDEATHSIG: Final = 1
 _PRCTL: Final = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None

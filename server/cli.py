@@ -26,7 +26,7 @@ app: Final = typer.Typer(
     rich_markup_mode=None,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.", envvar="FEDRECALL_SERVER")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Your reason; it goes into the ledger.")]
 Which = Annotated[
     str | None, typer.Option("--proposal", metavar="ID", help="Which proposal you saw; left out, the one that waits.")
@@ -53,7 +53,7 @@ def init_command(
     config, given = configured(address, clients, sets or [])
     house = init_house(folder, config, given, system_now())
     if items is not None:
-        from server.stock import import_items  # noqa: PLC0415 - as above
+        from server.stock_orders import import_items  # noqa: PLC0415 - as above
 
         import_items(house, items, now=system_now())
     says = _promise(folder)
@@ -94,12 +94,9 @@ def plan_command(
 def up_command(folder: Folder) -> None:
     """Run the server until it is told to stop: SuperLink, rounds, operator API. Logs are JSON lines."""
     from server.house import house_at  # noqa: PLC0415 - heavy
-    from server.promise import check_promised  # noqa: PLC0415 - heavy
     from server.supervisor import up  # noqa: PLC0415 - heavy
 
-    house = house_at(folder)
-    check_promised(house)
-    raise typer.Exit(up(house))
+    raise typer.Exit(up(house_at(folder)))
 
 
 @app.command("health", cls=PlainCommand)

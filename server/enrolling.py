@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 from server.house import OWNER_ONLY, House
 from server.operators import changing
 from shared.enrolment import EnrolRequest, Pass, check_request
-from shared.errors import DataError
+from shared.errors import DataError, RunError
 from shared.files import write_atomically
 from shared.keys import own_key
 from shared.privacy.ledger import public_hex
@@ -184,22 +184,33 @@ def settle(house: House, register: Callable[[str], int], unregister: Callable[[i
         How many clients changed.
 
     Raises:
-        RunError: what ``register`` and ``unregister`` raise when the SuperLink does not answer; what was done is kept.
+        RunError: the first of what ``register`` and ``unregister`` raised; the others were settled all the same, so
+            that one client whom the SuperLink does not take keeps nobody else out.
     """
-    changes = 0
+    changes, failed = 0, None
     for client in read_clients(house):
-        if client.revoked is None and client.node is None:
-            node: int | None = register(client.node_key)
-        elif client.revoked is not None and client.node is not None:
-            unregister(client.node)
-            node = None
-        else:
+        try:
+            node = _settled(client, register, unregister)
+        except RunError as error:
+            failed = failed or error
             continue
-        with changing(house):  # the list may have changed while the SuperLink worked: only the id is set
-            known = read_clients(house)
-            _write(house.clients, tuple(replace(c, node=node) if c.name == client.name else c for c in known))
-        changes += 1
+        if node != client.node:
+            with changing(house):  # the list may have changed while the SuperLink worked: only the id is set
+                known = read_clients(house)
+                _write(house.clients, tuple(replace(c, node=node) if c.name == client.name else c for c in known))
+            changes += 1
+    if failed is not None:
+        raise failed
     return changes
+
+
+def _settled(client: Enrolled, register: Callable[[str], int], unregister: Callable[[int], None]) -> int | None:
+    """A client's node id once the SuperLink knows what the list says."""
+    if client.revoked is None:
+        return register(client.node_key) if client.node is None else client.node
+    if client.node is not None:
+        unregister(client.node)
+    return None
 
 
 def read_invitations(house: House) -> tuple[IssuedPass, ...]:

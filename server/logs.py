@@ -82,15 +82,32 @@ def logging_to(handler: logging.Handler, process: str) -> Iterator[None]:
         logger.propagate = passes_on
 
 
-def open_pipe(path: Path) -> IO[bytes]:
-    """The reading end of a named pipe, made if need be; it stays open when writers come and go.
+def relay(lines: IO[bytes]) -> None:
+    """Log what another process wrote by :class:`PipeHandler`, until the pipe ends."""
+    with lines:
+        for line in lines:
+            try:
+                facts: dict[str, Any] = json.loads(line)
+            except ValueError:  # cut off at the longest
+                facts = {"text": line.decode(errors="replace")}
+            logging.getLogger(LOGGER).info("relayed", extra={"facts": facts})
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[IO[bytes]]:
+    """The reading end of a named pipe, made if need be; it ends when the block does, however writers come and go.
 
     Raises:
-        OSError: the disk refuses, or something else lies there.
+        OSError: the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or not stat.S_ISFIFO(path.lstat().st_mode):
         path.unlink(missing_ok=True)
         os.mkfifo(path, 0o600)
-    # Open for writing too: without a writer a reader would see the end of the file.
-    return os.fdopen(os.open(path, os.O_RDWR), "rb")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    writer = os.open(path, os.O_WRONLY)  # without any writer the reader would see the end of the file
+    try:
+        yield os.fdopen(reader, "rb")
+    finally:
+        os.close(writer)

@@ -23,7 +23,6 @@ Source = Annotated[
     typer.Argument(
         metavar="SERVER",
         help="Folder of the server, or the file that `operator add --out` wrote.",
-        envvar="FEDRECALL_SERVER",
     ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]

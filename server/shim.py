@@ -22,7 +22,7 @@ name = "fedrecall-app"
 version = "{version}"
 description = "Calls the installed fedrecall; no code travels."
 license = {{ file = "LICENSE" }}
-dependencies = []
+dependencies = ["flwr>=1.41,<1.43"]
 
 [tool.flwr.app]
 publisher = "fedrecall"

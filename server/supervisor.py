@@ -20,10 +20,10 @@ from typing import IO, Final
 import uvicorn
 
 from server import enrolling, superlink
-from server.children import STEADY, Backoff, Child, copy_lines
+from server.children import STEADY, Backoff, Child
 from server.control import lock_of, pipe_of, read_standing, stopping_of
 from server.house import House, ServiceSection
-from server.logs import event, logging_to, open_pipe
+from server.logs import event, logging_to, reading, relay
 from server.metrics import Vitals
 from server.operator_api import make_operator_api, make_operator_server
 from server.promise import check_promised
@@ -60,14 +60,14 @@ def up(house: House, stream: IO[str] = sys.stderr) -> int:
     with (
         alone(house.lock, f"{house.folder}: is up already"),
         logging_to(logging.StreamHandler(stream), "supervisor"),
-        open_pipe(pipe_of(house)) as pipe,
+        reading(pipe_of(house)) as pipe,
     ):
         stopping_of(house).unlink(missing_ok=True)
         superlink.write_connection(house, service)
         write_app(house)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
-        threading.Thread(target=copy_lines, args=(pipe, "serving"), daemon=True).start()
+        threading.Thread(target=relay, args=(pipe,), daemon=True).start()
         supervisor = Supervisor(house, service)
         event("up", folder=str(house.folder))
         try:
@@ -227,11 +227,12 @@ class Serving:
             event("died", level=logging.ERROR, child="serving", again_in=self.due - now)
         if now < self.due:
             return
-        self.due = now + STARTING  # if it does not come up by then
+        self.due = now + self.backoff.failed()  # if Flower does not take it
         for run in superlink.unfinished(self.house):
             superlink.stop(self.house, run)
         run = superlink.submit(self.house)
         self.submitted += 1
+        self.due = self.clock() + STARTING  # if it does not come up by then
         event("handed in", child="serving", flower_run=run)
 
 

@@ -355,11 +355,11 @@ def parse_header(raw: Mapping[str, Any]) -> Header:
     for name, least in (("round", 0), ("attempt", 1)):
         if type(raw[name]) is not int or not least <= raw[name] <= _LARGEST:
             raise ProtocolError(f"header.{name}: expected a whole number of at least {least}")
-    spec = parse_spec(raw["encoder"])
+    spec = parse_spec(raw["encoder"], "header.encoder")
     return Header(raw["run"], raw["round"], raw["attempt"], plan_from_dict(raw["plan"]), raw["catalogue"], spec)
 
 
-def parse_spec(sizes: Mapping[str, Any]) -> EncoderSpec:
+def parse_spec(sizes: Mapping[str, Any], place: str = "encoder") -> EncoderSpec:
     """An encoder's public sizes from JSON, every field checked.
 
     Raises:
@@ -367,12 +367,12 @@ def parse_spec(sizes: Mapping[str, Any]) -> EncoderSpec:
     """
     names = [field.name for field in fields(EncoderSpec) if field.name != "kind"]
     if set(sizes) != {*names, "kind"} or any(type(sizes[n]) is not int or not 0 < sizes[n] < _LARGEST for n in names):
-        raise ProtocolError(f"encoder: {sizes}, expected whole numbers {names} above 0, and kind")
+        raise ProtocolError(f"{place}: {sizes}, expected whole numbers {names} above 0, and kind")
     if sizes["kind"] not in KINDS_OF_ENCODER:
-        raise ProtocolError(f"encoder.kind: {sizes['kind']!r}, expected one of {KINDS_OF_ENCODER}")
+        raise ProtocolError(f"{place}.kind: {sizes['kind']!r}, expected one of {KINDS_OF_ENCODER}")
     spec = EncoderSpec(**sizes)
     if spec.size > _LARGEST:
-        raise ProtocolError(f"encoder: {spec.size} parameters, more than {_LARGEST}")
+        raise ProtocolError(f"{place}: {spec.size} parameters, more than {_LARGEST}")
     return spec
 
 

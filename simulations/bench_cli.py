@@ -121,3 +121,23 @@ def vault_command(
         typer.echo(json.dumps(result))
     else:
         show(result, Console(highlight=False))
+
+
+@bench_app.command("serving")
+def serving_command(
+    items: Annotated[
+        list[int] | None, typer.Option("--items", min=1000, help="Size of a catalogue; may be given more than once.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """A device's lists, events, reasons and restart beside their bars; minutes, for a million items ten or more."""
+    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
+
+    from simulations.benchmarks.serving import measure, show  # noqa: PLC0415 - as above
+
+    progress = Console(stderr=True, highlight=False, quiet=as_json)
+    result = measure(lambda sentence: progress.print(sentence, markup=False), items or [10_000, 100_000])
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        show(result, Console(highlight=False))

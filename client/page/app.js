@@ -217,10 +217,12 @@ function chosen() {
 }
 
 function confirmed(text) {
+  const dialog = at("sure");
   at("sure-what").textContent = text;
-  at("sure").returnValue = "";
-  at("sure").showModal();
-  return new Promise((done) => at("sure").addEventListener("close", () => done(at("sure").returnValue === "yes"), { once: true }));
+  dialog.returnValue = "";
+  dialog.showModal();
+  // One handler, replaced: an answer is never taken for that of an earlier question.
+  return new Promise((done) => { dialog.onclose = () => done(dialog.returnValue === "yes"); });
 }
 
 async function forget() {
@@ -247,6 +249,7 @@ function on(id, kind, act, place) {
 on("language", "click", () => {
   words = WORDS[words === WORDS.en ? "zh" : "en"];
   sessionStorage.setItem("language", words.code);
+  history.replaceState(null, "", location.pathname); // a language that the address asked for gives way
   showAll();
 });
 on("entry", "submit", () => {

@@ -38,7 +38,7 @@ function table(label, heads, rows) {
     element("tbody", { role: "rowgroup" }, ...body));
 }
 
-const SHOWN = 50;
+const SHOWN = 20; // rows; the download holds all of them
 
 function rest(count, words) {
   return count > SHOWN ? [element("p", { className: "soft" }, words.more(count - SHOWN))] : [];
@@ -119,9 +119,11 @@ function effects(pairs, intro, words) {
   return [element("p", {}, intro), element("ul", {}, ...lines)];
 }
 
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.。]$/.test(text) ? "" : "."}`;
+
 export function reasons(said, source, words) {
   const english = words.code === "en";
-  const sentences = english && said.sentences.length ? said.sentences : [words[`why_${source}`] ?? words[`source_${source}`]];
+  const sentences = english && said.sentences.length ? said.sentences.map(sentence) : [words[`why_${source}`] ?? words[`source_${source}`]];
   const parts = Object.entries(said.parts).map(([name, value]) => `${name} ${value.toFixed(2)}`).join(" + ");
   return [
     ...sentences.map((text) => element("p", {}, text)),

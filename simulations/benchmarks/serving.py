@@ -1,4 +1,4 @@
-"""``fedrecall-sim bench serving``: what serving costs on a device, by size of the catalogue, beside the bars it is held to.
+"""``fedrecall-sim bench serving``: what serving costs on a device, by size of the catalogue, beside its bars.
 
 End to end, as on a device: a publication in force, a shelf built by a child process, behaviour in an encrypted vault, a
 fresh process that opens both. The catalogue is made up: topics with items around them, popularity by Zipf's law, the
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from client.answers import Wish
 from client.behaviour import Behaviour
-from client.device import Device, open_device
+from client.device import open_device
 from client.home import Home
 from client.mapped import MappedModel, MappedShelf, rows_of
 from client.published import catalogue_path, take
@@ -69,12 +70,18 @@ import sys, time
 from pathlib import Path
 from client.device import open_device
 from client.home import Home
-def kib(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+def resident():
+    of_shelf = total = 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            mine = "/shelf/" in line
+        elif line.startswith("Rss:"):
+            total += int(line.split()[1])
+            of_shelf += mine * int(line.split()[1])
+    return total - of_shelf, of_shelf
 device = open_device(Home(Path(sys.argv[1])), bytes.fromhex(sys.stdin.read()))
 offers = device.recommend().offers
-print(len(offers), kib("VmRSS:"), kib("RssAnon:"), int("torch" in sys.modules), int("flwr" in sys.modules))
+print(len(offers), *resident(), int("torch" in sys.modules), int("flwr" in sys.modules))
 """
 
 
@@ -210,7 +217,7 @@ def _lists(shelf: MappedShelf, people: Sequence[Person]) -> list[Taken]:
     rng = np.random.default_rng(0)
     for person in people:
         answered(shelf, person, Wish(), rng)
-    return [_seconds(lambda p=person: answered(shelf, p, Wish(), rng)) for _ in range(REQUESTS) for person in people]
+    return [_seconds(partial(answered, shelf, person, Wish(), rng)) for _ in range(REQUESTS) for person in people]
 
 
 def _nearness(model: MappedModel, people: Sequence[Person]) -> dict[str, float]:
@@ -248,8 +255,8 @@ def _on_a_device(home: Home, key: bytes, made: Made, person: Person, rng: np.ran
         before = device.recommend().offers
         pick = before[int(rng.integers(len(before)))].id
         event = Behaviour(pick, "view", 2e9 + number)
-        reasons.append(_seconds(lambda item=pick: device.explain(item)))
-        events.append(_seconds(lambda one=event: device.record([one])))
+        reasons.append(_seconds(partial(device.explain, pick)))
+        events.append(_seconds(partial(device.record, [event])))
         asked.append(_seconds(device.recommend))
         if [one.id for one in device.recommend().offers] == [one.id for one in before]:
             raise RuntimeError("an event left the list as it was")
@@ -270,13 +277,13 @@ def _restarted(home: Home, key: bytes) -> dict[str, Any]:
         [sys.executable, "-c", _START, str(home.folder)], input=key.hex(), capture_output=True, text=True, check=True
     )
     seconds = time.perf_counter() - began
-    shown, resident, anonymous, torch, flwr = map(int, done.stdout.split())
+    shown, resident, shelf, torch, flwr = map(int, done.stdout.split())
     if not shown or torch:
         raise RuntimeError(f"a fresh process showed {shown} items and imported torch: {bool(torch)}")
     return {
         "restart to first list s": seconds,
-        "resident MiB": resident / 1024,
-        "resident without mapped files MiB": anonymous / 1024,
+        "resident without the shelf MiB": resident / 1024,
+        "resident of the shelf MiB": shelf / 1024,
         "imports flwr": bool(flwr),
     }
 
@@ -284,7 +291,11 @@ def _restarted(home: Home, key: bytes) -> dict[str, Any]:
 def _spread(taken: Sequence[Taken]) -> dict[str, float]:
     """Milliseconds: by the clock, and of this thread's own work, which no neighbour on the machine adds to."""
     wall, own = np.array(taken).T * 1e3
-    return {"p50": float(np.median(wall)), "p99": float(np.quantile(wall, 0.99)), "own p99": float(np.quantile(own, 0.99))}
+    return {
+        "p50": float(np.median(wall)),
+        "p99": float(np.quantile(wall, 0.99)),
+        "own p99": float(np.quantile(own, 0.99)),
+    }
 
 
 def _seconds(work: Callable[[], object]) -> Taken:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import socket
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from threading import Thread
 
@@ -26,8 +28,8 @@ from client.store import ClientStore
 from client.vault import Forgotten, Summary
 from shared.catalogue import Catalogue
 from shared.encoder.spec import EncoderSpec, initial_parameters
-from shared.files import write_atomically
 from shared.errors import DataError
+from shared.files import write_atomically
 from shared.history import KINDS, History
 from shared.policy.recall_policy import RecallPolicy
 from shared.privacy.calibration import make_plan
@@ -325,5 +327,66 @@ def serving(catalogue, policy, tmp_path):
         if home:
             write_atomically(home.shelf / CURRENT, json.dumps(asdict(Current(name, 1, ("i5",)))).encode())
         return open_folder(folder), shelf
+
+    return make
+
+
+# --- a device, as a person has one
+
+
+@pytest.fixture(scope="session")
+def made_device(tmp_path_factory):
+    """A device's folder and its vault's key; made once, as a passphrase is slow on purpose. Copy it, never use it."""
+    from client.setting_up import make_device
+
+    folder = tmp_path_factory.mktemp("made") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("client.vault_key.COST", 1 << 14)
+        home = make_device(folder, 0, "correct horse")
+        from client.vault_key import unlock
+
+        return home, unlock(home, lambda: "correct horse")
+
+
+@pytest.fixture
+def device(made_device, tmp_path, catalogue, consent):
+    """A device that agrees to anything of ``SERVER``, with the catalogue, twelve events, and its vault's key."""
+    import json
+    import shutil
+
+    from client.consent import write_consent
+    from client.home import Home
+    from client.published import catalogue_path
+    from client.vault import Behaviour, open_vault
+    from shared.catalogue import save_catalogue
+    from shared.privacy.chain import public_hex
+
+    made, key = made_device
+    home = Home(shutil.copytree(made.folder, tmp_path / "device"))
+    write_consent(consent(servers=(public_hex(SERVER),)), home.consent)
+    said = {"address": "127.0.0.1:1", "ca": "", "server": public_hex(SERVER), "roster": "0" * 64}
+    home.server.write_text(json.dumps(said), encoding="utf-8")
+    save_catalogue(catalogue, catalogue_path(home, catalogue.version()))
+    with open_vault(home.vault, key) as vault:
+        vault.record([Behaviour(f"i{3 * n}", "purchase", 1e9 + n) for n in range(12)])
+    return home, key
+
+
+@pytest.fixture
+def incoming():
+    """``incoming(record, kind)``: as the agent pulled it."""
+    from flwr.app.message.message import make_message
+    from flwr.app.metadata import Metadata
+    from flwr.common.serde import metadata_to_proto
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+    from client.fleet_link import Incoming
+
+    def make(record, kind="train.update"):
+        metadata = Metadata(1, "", 1, 7, "", "", 1.8e9, 60.0, kind)
+        message = make_message(metadata, content=record)
+        objects = {name: each.deflate() for name, each in get_all_nested_objects(message).items()}
+        metadata.__dict__["_message_id"] = message.object_id
+        return Incoming(metadata_to_proto(metadata).SerializeToString(), message.object_id, objects)
 
     return make

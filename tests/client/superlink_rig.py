@@ -146,6 +146,13 @@ class SuperLink:
         self.state.acknowledge_task_heartbeat(TaskIdentity.task_id)
         return self._grid
 
+    def wait_for(self, node: int, seconds: float = 40.0) -> None:
+        """Until the node is present: a message to one that is not is answered with an error at once."""
+        end = time.monotonic() + seconds
+        while node not in self.grid.get_node_ids():
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
     def ask(self, node: int, record: RecordDict, kind: str = "query.publication", ttl: float = 60.0) -> str:
         [number] = self.grid.push_messages([Message(record, dst_node_id=node, message_type=kind, ttl=ttl)])
         assert number is not None

@@ -13,8 +13,10 @@ from client.answers import Wish
 from client.api import make_api
 from client.api_guard import BURST, LARGEST, Bucket
 from client.consent import read_consent, write_consent
+from client.device import open_device
 from client.home import Home
 from shared.errors import ConfigError, DataError
+from shared.keys import own_key
 
 NOW = 1_700_000_000.0
 EVENT = {"events": [{"item": "i1", "kind": "view"}]}
@@ -29,8 +31,10 @@ def home(tmp_path, consent):
 @pytest.fixture
 def ask(stand_in, home, local_api):
     """``ask("GET", "/v1/status", body=..., **headers)``: (status, headers, JSON); a header of None is left out."""
-    port, token = local_api(stand_in, home, now=lambda: NOW)
+    return asking(*local_api(stand_in, home, now=lambda: NOW))
 
+
+def asking(port, token):
     def one(method, path, body=None, **headers):
         sent = {"Host": f"127.0.0.1:{port}", "Authorization": f"Bearer {token}"}
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -52,18 +56,28 @@ def ask(stand_in, home, local_api):
     return one
 
 
+@pytest.fixture
+def real(home, serving, local_api):
+    """As ``ask``, of a real device with a vault, a catalogue of 48 items and a model."""
+    serving(home=home)
+    own_key(home.ledger_key)
+    device = open_device(home, bytes(range(32)), clock=lambda: NOW)
+    yield asking(*local_api(device, home, now=lambda: NOW))
+    device.close()
+
+
 PRIVATE = ["/v1/status", "/v1/recommendations", "/v1/budget", "/v1/left", "/v1/consent", "/v1/export", "/openapi.json"]
 
 
 # --- who is let in
 
 
-@pytest.mark.parametrize("path", PRIVATE)
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer ", "Bearer " + "u" * 43, "Basic " + "t" * 43, "t" * 43])
-def test_without_the_token_nothing_is_told(path, given, ask):
-    status, headers, said = ask("GET", path, Authorization=given)
-    assert (status, said) == (401, {"error": "the token is missing or wrong"})
-    assert headers["www-authenticate"] == "Bearer"
+def test_without_the_token_nothing_is_told(given, ask):
+    for path in PRIVATE:
+        status, headers, said = ask("GET", path, Authorization=given)
+        assert (status, said) == (401, {"error": "the token is missing or wrong"})
+        assert headers["www-authenticate"] == "Bearer"
 
 
 def test_a_token_that_is_a_part_of_the_token_is_wrong(ask):
@@ -87,9 +101,9 @@ def test_a_token_that_could_be_guessed_is_refused(stand_in, home):
 @pytest.mark.parametrize(
     "host", ["evil.example:{port}", "127.0.0.1", "localhost", "127.0.0.1:1", "0.0.0.0:{port}", None]
 )
-@pytest.mark.parametrize("path", ["/", "/v1/status"])
-def test_another_host_is_refused_as_dns_rebinding_has_it(host, path, ask):
-    assert ask("GET", path, Host=host)[0] in (400, 403)
+def test_another_host_is_refused_as_dns_rebinding_has_it(host, ask):
+    for path in ("/", "/v1/status"):
+        assert ask("GET", path, Host=host)[0] in (400, 403)
 
 
 def test_localhost_is_the_same_host(ask):
@@ -388,6 +402,46 @@ def test_what_nobody_foresaw_tells_nothing_of_the_code(ask, stand_in):
     status, headers, said = ask("GET", "/v1/recommendations")
     assert (status, said) == (500, {"error": "something went wrong on this device"})
     assert headers["x-content-type-options"] == "nosniff"
+
+
+# --- with a real device
+
+
+def test_an_event_changes_the_next_recommendation_and_its_reason_names_it(real):
+    events = [{"item": f"i{n}", "kind": "purchase", "time": NOW - 1000 + n} for n in range(8)]
+    assert real("POST", "/v1/events", {"events": events})[:1] == (201,)
+    before = real("GET", "/v1/recommendations?k=5")[2]
+    assert {offer["source"] for offer in before["offers"]} == {"you"}
+    assert before["why"]
+    first = before["offers"][0]["id"]
+    assert first not in {event["item"] for event in events}
+    because = real("GET", f"/v1/items/{first}/explanation")[2]["because"]
+    assert because[0][0] in {f"Title {n}" for n in range(8)}
+    real("POST", "/v1/events", {"events": [{"item": first, "kind": "not_interested"}]})
+    after = real("GET", "/v1/recommendations?k=5")[2]
+    assert first not in {offer["id"] for offer in after["offers"]}
+
+
+def test_what_the_catalogue_does_not_have_is_told(real):
+    assert real("GET", "/v1/recommendations?similar_to=nobody")[0] == 422
+    assert real("GET", "/v1/recommendations?category=nothing")[0] == 422
+    assert real("GET", "/v1/items/nobody/explanation")[0] == 404
+    similar = real("GET", "/v1/recommendations?similar_to=i3&k=4")[2]["offers"]
+    assert {offer["source"] for offer in similar} == {"similar"}
+
+
+def test_everything_is_exported_and_after_forgetting_nothing_is(real, home):
+    real("POST", "/v1/events", {"events": [{"item": "i1", "kind": "rating", "rating": 0.5}]})
+    status, headers, said = real("GET", "/v1/export")
+    assert status == 200
+    assert headers["content-disposition"].startswith("attachment")
+    assert said["events"] == [{"item": "i1", "kind": "rating", "time": NOW, "dwell": 0.0, "rating": 0.5}]
+    assert said["consent"]["enabled"] is True
+    receipt = real("POST", "/v1/forget", {"everything": True})[2]
+    assert (receipt["number"], receipt["forgotten"]["events"], receipt["forgotten"]["found"]) == (1, 1, 0)
+    assert len(list(home.forgotten.iterdir())) == 1
+    assert real("GET", "/v1/export")[2]["events"] == []
+    assert real("GET", "/v1/status")[2]["stored"]["events"] == 0
 
 
 def raw(port, text):

@@ -115,7 +115,7 @@ def test_a_person_who_has_done_something_is_served_by_it(serving, history):
     mapped, _ = serving()
     answer = answered(mapped, Person(history(4), None, np.array([7, 3])), Wish(k=5), rng())
     assert {offer.source for offer in answer.offers} == {"you"}
-    assert answer.why == "From what you did: 12 items that the catalogue knows."
+    assert answer.why == "From what you did with 12 of the catalogue's items."
     assert (answer.policy_version, answer.model_round) == (1, 3)
 
 

@@ -129,7 +129,8 @@ def test_a_file_cut_short_anywhere_is_a_sentence(path, tmp_path):
         with pytest.raises((DataError, OSError), match="short-"):
             open_vault(short, KEY).events()
     short.write_bytes(whole[:-1])  # a byte that stood for nothing
-    assert list(open_vault(short, KEY).events()) == views(*range(600))
+    with open_vault(short, KEY) as vault:
+        assert list(vault.events()) == views(*range(600))
 
 
 def test_a_changed_byte_is_noticed_wherever_it_matters(path, tmp_path):
@@ -156,6 +157,17 @@ def test_something_else_is_no_vault(path):
     path.unlink()
     edited(path, ("CREATE TABLE t (a)", ()))
     with pytest.raises(DataError, match="not a vault of format 1"):
+        open_vault(path, KEY)
+
+
+def test_a_message_of_sqlite_that_is_no_text_is_a_sentence(path):
+    open_vault(path, KEY).close()
+    edited(
+        path,
+        ("PRAGMA writable_schema = ON", ()),
+        ("UPDATE sqlite_schema SET name = CAST(x'b3b3' AS TEXT), sql = 'nonsense' WHERE name = 'pages'", ()),
+    )
+    with pytest.raises(DataError, match="not a vault, or damaged; restore"):
         open_vault(path, KEY)
 
 
@@ -195,6 +207,15 @@ def test_a_page_taken_away_is_noticed(path):
     edited(path, ("DELETE FROM pages WHERE number = 4", ()))
     with open_vault(path, KEY) as vault, pytest.raises(DataError, match="page 4 is missing"):
         vault.record(views(1))
+
+
+@pytest.mark.parametrize("value", ["text", 5, 2.5, b"", b"short"])
+@pytest.mark.parametrize("table", ["pages", "head"])
+def test_a_value_of_another_kind_is_noticed(path, table, value):
+    filled(path)
+    edited(path, (f"UPDATE {table} SET sealed = ?", (value,)))  # noqa: S608 - a test's own table
+    with pytest.raises(DataError, match="damaged"), open_vault(path, KEY) as vault:
+        vault.events()
 
 
 def test_a_page_put_in_twice_is_noticed(path):

@@ -185,6 +185,20 @@ def test_what_a_stopped_superlink_missed_is_told_later(house, now, answer, super
     assert settle(house, superlink.register, superlink.unregister) == 1
 
 
+def test_one_whom_the_superlink_does_not_take_keeps_nobody_else_out(house, now, answer, superlink):
+    first, second = (approve(house, answer(invite(house, "ann", 14, now), n), "bob", now) for n in (1, 2))
+
+    def picky(key):
+        if key == first.node_key:
+            raise RunError("never taken again")
+        return superlink.register(key)
+
+    with pytest.raises(RunError, match="never taken again"):
+        settle(house, picky, superlink.unregister)
+    assert [client.node is None for client in read_clients(house)] == [True, False]
+    assert list(superlink.nodes.values()) == [second.node_key]
+
+
 def test_a_client_that_was_revoked_while_it_was_registered_goes_out_next_time(house, now, answer, superlink):
     client = approve(house, answer(invite(house, "ann", 14, now)), "bob", now)
 

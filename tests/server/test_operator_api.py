@@ -154,7 +154,9 @@ def test_health_tells_whether_and_nothing_else(house, now):
 
 def test_metrics_are_open_where_the_operator_said_so(new_house, now):
     house = new_house("service.open_metrics=true")
-    door = TestClient(make_operator_api(house, lambda: VITALS, lambda: 0, lambda: now), base_url="https://localhost:9444")
+    door = TestClient(
+        make_operator_api(house, lambda: VITALS, lambda: 0, lambda: now), base_url="https://localhost:9444"
+    )
     assert door.get("/metrics").status_code == 200
     assert door.get("/v1/status").status_code == 401
 
@@ -162,7 +164,9 @@ def test_metrics_are_open_where_the_operator_said_so(new_house, now):
 # --- what is refused whoever asks
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:80", "localhost.evil:9444", "10.0.0.1:9444", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1", "127.0.0.1:80", "localhost.evil:9444", "10.0.0.1:9444", ""]
+)
 def test_another_host_is_refused_even_with_a_token(host, door):
     for path in ("/v1/status", "/health", "/metrics"):
         answer = door.get(path, headers={**as_(door, "approve"), "Host": host})
@@ -267,7 +271,9 @@ def test_an_order_that_does_not_fit_is_refused_and_not_left_lying(door, house):
 def test_before_the_first_run_there_is_no_policy_to_order(house, now):
     vitals = replace(VITALS, run="")
     token = add_operator(house, "ann", "approve", now).token
-    door = TestClient(make_operator_api(house, lambda: vitals, lambda: 0, lambda: now), base_url="https://localhost:9444")
+    door = TestClient(
+        make_operator_api(house, lambda: vitals, lambda: 0, lambda: now), base_url="https://localhost:9444"
+    )
     header = {"Authorization": f"Bearer {token}"}
     assert "no run has begun" in door.post("/v1/orders", json={"kind": "freeze"}, headers=header).json()["error"]
 

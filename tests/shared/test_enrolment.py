@@ -113,7 +113,7 @@ def test_a_comment_behind_a_node_key_is_dropped():
 
 @pytest.mark.parametrize("text", [openssh(SECP256R1()), "ssh-ed25519 AAAA", "", "ecdsa-sha2-nistp384 AAAA", "ключ"])
 def test_a_node_key_of_another_kind_is_refused(text):
-    with pytest.raises(DataError, match="node_key: expected an? .*P-384"):
+    with pytest.raises(DataError, match=r"node_key: expected an? .*P-384"):
         plain_node_key(text)
 
 

@@ -100,7 +100,13 @@ def test_a_task_arrives_as_it_was_sent(kind):
 
 @pytest.mark.parametrize(
     ("kind", "length"),
-    [("update", SPEC.size), ("statistics", 7 + 16), ("profile", 8 * 9 // 2), ("measurement", 9 + 1 + 7), ("trending", 40)],
+    [
+        ("update", SPEC.size),
+        ("statistics", 7 + 16),
+        ("profile", 8 * 9 // 2),
+        ("measurement", 9 + 1 + 7),
+        ("trending", 40),
+    ],
 )
 def test_the_length_of_an_answer_is_public(kind, length):
     assert vector_length(TASKS[kind]) == length

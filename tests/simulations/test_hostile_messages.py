@@ -40,7 +40,7 @@ from shared.privacy.calibration import make_plan
 from shared.privacy.chain import sign_head
 from shared.privacy.ledger import read_ledger
 from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import Target
+from shared.privacy.plan import RELEASES, Target
 from shared.proofs import addressed, sign_task, stamp
 from shared.protocol import (
     Header,
@@ -49,6 +49,7 @@ from shared.protocol import (
     StatisticsTask,
     TrainingTerms,
     TrainTask,
+    TrendingTask,
     declined_record,
     is_declined,
     parse_sealed,
@@ -301,7 +302,8 @@ def plan_of(trust):
             rounds=20_000,
             update_participations=20_000,
             measurement_participations=20_000,
-            shares={"update": 0.7, "measurement": 0.15, "statistics": 0.05, "profile": 0.1},
+            trending_participations=20_000,
+            shares={"update": 0.65, "measurement": 0.15, "statistics": 0.05, "profile": 0.1, "trending": 0.05},
             update_dimension=SPEC.size,
             clip=0.5,
             users=PEOPLE,
@@ -331,6 +333,8 @@ def make_task(kind, trust, catalogue, **changes):
     values, prior = initial_parameters(SPEC, np.random.default_rng(5)), np.zeros(ITEMS, np.float32)
     if kind == "profile":
         return ProfileTask(header, 3, 4, prior)
+    if kind == "trending":
+        return TrendingTask(header, 3650, ITEMS)
     if kind == "measurement":
         return MeasureTask(header, POLICY, (replace(POLICY, version=2),), (2, 4), NO_RULES, values, prior)
     return TrainTask(header, POLICY, TrainingTerms("softmax", 1.0, 4, 2, 4), NO_RULES, values, prior)
@@ -388,7 +392,7 @@ class Case:
 
 @pytest.fixture
 def cases(host, catalogue, table):
-    """One of every message to every client: four tasks under local trust, four sessions each under the others."""
+    """One of every message to every client: one task of each kind under local trust, a session of each under the others."""
     made: list[Case] = []
 
     def ask(step, messages):
@@ -396,11 +400,11 @@ def cases(host, catalogue, table):
         return client.host.answer_all(host, messages)
 
     for trust in ("distributed", "central"):
-        for kind in ("update", "measurement", "statistics", "profile"):
+        for kind in RELEASES:
             at = table(ask, make_task(kind, trust, catalogue), tuple(host.stores))
             at.play()
             at.total()
-    for kind in ("update", "measurement", "statistics", "profile"):
+    for kind in RELEASES:
         record = addressed(sign_task(task_record(make_task(kind, "local", catalogue)), SERVER, TIP), None)
         made.extend(Case("local", name, record, None) for name in host.stores)
     return made

@@ -10,6 +10,9 @@ from shared.privacy.plan import RELEASES
 from simulations.run import new_run
 
 
+TRENDING = ("privacy.trending_share=0.1", "trending.every=2")
+
+
 @pytest.fixture
 def seen(tiny, silent, tmp_path, monkeypatch):
     """``seen(*sets)``: of every exchange of a run its kind, the sum as answered, the noise drawn, the sum as used."""
@@ -52,7 +55,7 @@ def seen(tiny, silent, tmp_path, monkeypatch):
 
 
 def test_under_central_trust_every_sum_carries_the_servers_noise_before_anything_looks_at_it(seen):
-    answered, drawn, used = seen("privacy.trust=central")
+    answered, drawn, used = seen("privacy.trust=central", *TRENDING)
     assert {kind for kind, *_ in answered} == set(RELEASES)
     assert len(answered) == len(drawn) == len(used)
     for (kind, total, planned, _), (sigma, noise), (purpose, sum_used) in zip(answered, drawn, used, strict=True):
@@ -66,7 +69,7 @@ def test_under_central_trust_every_sum_carries_the_servers_noise_before_anything
 
 
 def test_elsewhere_the_server_adds_none(seen):
-    answered, drawn, used = seen()
+    answered, drawn, used = seen(*TRENDING)
     assert drawn == []
     for (_, total, *_), (_, sum_used) in zip(answered, used, strict=True):
         assert np.array_equal(sum_used, total)

@@ -85,7 +85,7 @@ def test_a_refresh_changes_nothing_but_the_list_and_the_noise(run, tmp_path):
 
 
 def test_a_share_that_no_round_spends_is_refused(run):
-    with pytest.raises(PlanError, match="trending.every must be at most the number of rounds"):
+    with pytest.raises(PlanError, match=r"trending\.every must be at most the number of rounds"):
         run("a", "privacy.trending_share=0.2", "trending.every=4")
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import ast
 import math
 import string
+from importlib import resources
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from shared.audit import chain_checks, coverage, hazards, reconcile, texts
+from shared.audit import chain_checks, coverage, explain, hazards, reconcile, texts
+from shared.audit.executed import ORDER
+from shared.audit.figures import STYLES
 from shared.audit.findings import CLAUSES, OUTCOMES, Finding
 from shared.audit.texts import LANGUAGES, Text, number, sentence, term, uncovered, word, words
 from shared.audit.verify import BEYOND
+from shared.privacy.plan import RELEASES
 
 MODULES = sorted((Path(__file__).parents[3] / "shared" / "audit").glob("*.py"))
 SENTENCES = texts._file("sentences.toml")
@@ -215,6 +219,14 @@ def test_words_of_the_code_are_said_as_people_say_them():
     assert term("update, profile", "en") == "updates, profiles"
     assert term("update, profile", "zh") == "模型更新、画像"
     assert term("made-up", "zh") == "made-up"
+
+
+@pytest.mark.parametrize("kind", RELEASES)
+def test_every_kind_of_release_has_words_a_line_and_an_explanation(kind):
+    assert term(kind, "zh") != kind
+    assert STYLES[kind] in resources.files("shared.audit").joinpath("style.css").read_text("utf-8")
+    assert kind in explain.RELEASES
+    assert kind in ORDER
 
 
 def test_a_check_without_a_sentence_is_a_fault_of_ours():

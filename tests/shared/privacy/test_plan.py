@@ -273,7 +273,7 @@ def test_what_a_plan_says_of_trending_is_pinned_even_where_it_allows_none():
 
 
 def test_a_share_without_refreshes_is_refused():
-    with pytest.raises(PlanError, match="trending.every must be at most the number of rounds"):
+    with pytest.raises(PlanError, match=r"trending\.every must be at most the number of rounds"):
         a_plan(trending_participations=0)
     a_plan(trending_participations=0, shares={"update": 0.85, "measurement": 0.15})
 
@@ -312,8 +312,8 @@ def test_the_amplified_claim_counts_every_exchange_of_every_kind():
     planned = {"update": 40, "measurement": 8, "statistics": 1, "profile": 1, "trending": 4}
     assert amplified(**planned) == everything  # whoever was drawn how often
     assert amplified(update=40) < amplified(update=40, measurement=8) < everything
-    for kind in planned:
-        assert amplified(**{**planned, kind: planned[kind] - 1}) < everything
+    for kind, times in planned.items():
+        assert amplified(**{**planned, kind: times - 1}) < everything
     assert amplified(**{**planned, "update": 41}) > everything  # an exchange that was repeated
     assert amplified() == 0.0
     events = tuple(accounting.Sampled(plan.mechanism(k).claimed_multiplier, 0.3, plan.full()[k]) for k in RELEASES)

@@ -32,6 +32,8 @@ def test_the_real_path_passes_and_the_bound_is_reached(subject):
         ["privacy.trust=local", "privacy.unit=interaction"],
         ["privacy.trust=local", "users_per_client=4", "policy.local_iterations=2"],
         ["privacy.epsilon=none"],
+        ["privacy.trending_share=0.2", "trending.every=2"],
+        ["privacy.trending_share=0.2", "trending.every=2", "privacy.trust=central"],
     ],
     ids=" ".join,
 )

@@ -24,6 +24,7 @@ def made(tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("attacked") / "run"
     fixed = ["rounds=3", "model.text_encoder=none", "model.rank=4", "policy.measure_every=2", "privacy.delta=1e-3"]
     fixed += ["policy.k=10", "policy.depth=20", "secure_aggregation=ideal"]
+    fixed += ["privacy.trending_share=0.1", "trending.every=2"]
     config = resolve("synthetic", sets=fixed, seed=1, data=tiny_data)
     screen = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
     new_run(config, folder, cache=folder.parent / "cache", source=None, screen=screen)
