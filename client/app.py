@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from client.folder import client_folder, keep_seat, open_host, take_seat
 from client.host import answer
+from shared.parcels import is_parcel, opened, parcel
 from shared.protocol import MESSAGE_TYPES, declined_record
 from shared.publication import ROUTE as PUBLICATION
 from shared.sessions import STEP_TYPES
@@ -26,8 +27,9 @@ def _answer(message: Message, context: Context) -> Message:
     Not in the node's state, which Flower gives to a process when it starts and takes back after its answer has left:
     two messages at once would find one seat, and a client would sign two sets of survivors.
     """
-    record = declined_record()
+    record, small = declined_record(), False
     try:
+        small = is_parcel(message.content)
         partition = int(context.node_config.get("partition-id", 0))
         home = Path(os.environ.get("FEDRECALL_HOME", "."))
         host, folder = open_host(home, partition), client_folder(home, partition)
@@ -36,14 +38,14 @@ def _answer(message: Message, context: Context) -> Message:
             seat = take_seat(folder)
             if seat is not None:
                 host.seats[client] = seat
-            record = answer(host, client, message.content)
+            record = answer(host, client, opened(message.content))
             if client in host.seats:
                 keep_seat(folder, host.seats[client])
         finally:
             host.close()
     except Exception:  # noqa: BLE001 - Flower would send the type and the text of whatever it is to the server
         record = declined_record()
-    return Message(record, reply_to=message)
+    return Message(parcel(record) if small else record, reply_to=message)
 
 
 # A publication is declined like anything that is not understood: only the agent serves with one (client/agent.py).

@@ -103,11 +103,14 @@ def run_command(
 def open_command(home: HomeOption = None) -> None:
     """Print the address of this device's page, with its token: whoever has it can see and change what the page can."""
     from client.settings import read_settings  # noqa: PLC0415 - as above
+    from client.standing import is_running  # noqa: PLC0415 - as above
 
     device = device_home(home)
     port = read_settings(device).api_port
     if not port:
         raise DataError(f"{device.settings}: api_port is 0, so there is no page; set another and run the agent again")
+    if not is_running(device):  # another user's program may sit on the port, and would be given the token
+        raise DataError(f"{device.folder}: no agent runs, so there is no page: fedrecall-client run")
     typer.echo(f"http://127.0.0.1:{port}/#token={device.token.read_text(encoding='ascii').strip()}")
 
 

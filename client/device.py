@@ -120,6 +120,18 @@ class Device:
             self._learn_anew()
             return receipt
 
+    def purge(self, ttl_days: int) -> int:
+        """Drop events older than so many days, and what was learned from them.
+
+        Returns:
+            How many went.
+        """
+        with self._lock:
+            gone = self.vault.purge(self._clock(), ttl_days)
+            if gone:
+                self._learn_anew()
+            return gone
+
     def stored(self) -> Summary:
         """What is stored."""
         with self._lock:

@@ -71,6 +71,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Proto
 
 from shared.errors import FedrecallError, ProtocolError
+from shared.parcels import opened, parcel
 
 VERSIONS: Final = ("1.41", "1.42")
 LARGEST: Final = 1 << 29  # bytes of one message; a catalogue of a million items with 64 numbers each fits
@@ -189,7 +190,7 @@ class Link:
         ttl = asked.created_at + asked.ttl - now
         if ttl <= 0:
             return False
-        message = _answer(asked, record, now, ttl)
+        message = _answer(asked, parcel(record), now, ttl)
         try:
             _patiently(self, lambda: _push(self, message, asked.run_id), time.monotonic() + ttl)
         except OverError:
@@ -260,7 +261,7 @@ def content_of(incoming: Incoming) -> RecordDict:
         _check_size(incoming.objects)
         message = inflate_object_from_contents(incoming.root, dict(incoming.objects))
         if isinstance(message, Message) and message.has_content():
-            return message.content
+            return opened(message.content)
     except _HOSTILE as error:
         raise ProtocolError(f"malformed message: {type(error).__name__}: {error}"[:300]) from error
     raise ProtocolError("a message without content")

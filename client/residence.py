@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -83,10 +82,14 @@ def _served(home: Home, device: Device, port: int) -> Iterator[str]:
     if not port:
         yield ""
         return
-    from client.api import api_server, make_api  # noqa: PLC0415 - FastAPI is not needed without it
+    from client.api import api_server, listening_on, make_api  # noqa: PLC0415 - FastAPI is not needed without it
 
     token = home.token.read_text(encoding="ascii").strip()
-    with _listening(port) as listening:
+    try:
+        listening = listening_on(port)
+    except OSError as error:
+        raise ConfigError(f"port {port}: {error.strerror}; set another api_port in {home.settings}") from error
+    with listening:
         server = api_server(make_api(device, home, token, port))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
@@ -95,16 +98,3 @@ def _served(home: Home, device: Device, port: int) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(5)
-
-
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {port}: {error.strerror}; another program has it: set api_port in device.toml"
-            ) from error
-        yield listening

@@ -59,7 +59,7 @@ def overview(home: Home) -> Overview:
     return Overview(
         own_name(home),
         read_server(home).address if home.server.exists() else "",
-        _running(home),
+        is_running(home),
         read_settings(home).api_port,
         spent.taking_part,
         0 if issue is None else issue.number,
@@ -91,7 +91,8 @@ def told(view: Overview) -> Iterator[str]:
         yield f"{line.get('at')} {line.get('event')}" + (f": {facts}" if facts else "")
 
 
-def _running(home: Home) -> bool:
+def is_running(home: Home) -> bool:
+    """Whether an agent runs on a device."""
     with suppress(DataError), alone(home):
         return False
     return True

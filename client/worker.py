@@ -131,10 +131,10 @@ def _catalogue_for(kept: Open, record: RecordDict) -> str:
         return named
     if kept.host is not None:
         return str(kept.stamp[0])
-    issue = current(kept.home)
-    if issue is None or issue.catalogue not in here:
+    if not here:
         raise DataError("no catalogue is here yet: a publication brings the first")
-    return issue.catalogue
+    issue = current(kept.home)
+    return issue.catalogue if issue is not None and issue.catalogue in here else min(here)
 
 
 def _content(path: Path) -> bytes | None:
@@ -198,10 +198,10 @@ def serve(home: Home, source: BinaryIO, to: BinaryIO) -> None:
         kept = Open(home, vault)
         while (incoming := waiting.get()) is not None:
             record, facts = answer(kept, incoming)
+            busy.clear()
             send_frame(to, json.dumps(facts).encode())
             send_frame(to, pack(record))
             to.flush()
-            busy.clear()
         _forget_host(kept)
 
 

@@ -5,13 +5,19 @@ fitted to the items that there are. Fitted again with one item more, all of them
 every item: a model trained before would read noise, and a device would have to fetch everything. So they are kept, and
 a new item's row is what it would have been beside the first ones (docs/adr/0015-fixed-directions-for-new-items.md).
 
-What the first items did not have, the basis does not know: new words and categories count for nothing. How many there
-are is told (:func:`unknown_words`), for at some point a new basis is worth a new model.
+Words that the first items did not have get columns that were left empty for them, by a hash with a sign: no two of them
+have anything in common but by chance, in either direction alike (feature hashing: K. Weinberger et al., ICML 2009). So
+they count between new items, and they take their share of a row's length: without them a new item would seem to be all
+that its known words say, and be recommended too much. A new category counts for nothing. How many new words there are
+is told (:func:`unknown_words`), for at some point a new basis is worth a new model.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +48,17 @@ class Words:
         vocabulary: words, in the order of columns; none where no text held a word.
         idf: (words,) inverse document frequency.
         axes: (width, words) float32 of the truncated SVD; None where the words themselves are the columns.
+        rarest: inverse document frequency of a word that one item more would bring.
+        length: mean length of a text's weights along the axes, of 1; that much of a new word counts, too.
+        room: columns behind the others for words that are not in the vocabulary; 0 = they count for nothing.
     """
 
     vocabulary: tuple[str, ...]
     idf: Wide
     axes: Floats | None
+    rarest: float
+    length: float
+    room: int
 
 
 @dataclass(frozen=True)
@@ -134,14 +146,30 @@ def vectors_of_new(
 
 
 def word_rows(words: Words, texts: Sequence[str]) -> Floats:
-    """(n, width) TF-IDF of texts by a fitted vocabulary; unknown words count for nothing."""
-    if not words.vocabulary or not texts:
-        columns = len(words.vocabulary) if words.axes is None else len(words.axes)
-        return np.zeros((len(texts), max(columns, 1)), np.float32)
-    vectorizer = word_counter(vocabulary={word: column for column, word in enumerate(words.vocabulary)})
-    vectorizer.idf_ = words.idf
-    weights = vectorizer.transform(texts)
-    return unit_rows(weights.toarray() if words.axes is None else weights @ words.axes.T)
+    """(n, width + room) unit rows: TF-IDF of texts by a fitted vocabulary, words that it does not have behind."""
+    columns = len(words.vocabulary) if words.axes is None else len(words.axes)
+    known = np.zeros((len(texts), max(columns, 1)))
+    if words.vocabulary and texts:
+        places = {word: column for column, word in enumerate(words.vocabulary)}
+        counter = word_counter(vocabulary=places, norm=None)
+        counter.idf_ = words.idf
+        weights = counter.transform(texts)
+        known = weights.toarray() if words.axes is None else weights @ words.axes.T
+    return unit_rows(np.concatenate([known, words.length * _strange_rows(words, texts)], axis=1))
+
+
+def _strange_rows(words: Words, texts: Sequence[str]) -> Wide:
+    """(n, room) weights of words that are not in the vocabulary, each in the column and with the sign of its hash."""
+    out = np.zeros((len(texts), words.room))
+    if not words.room:
+        return out
+    analyse, known = word_counter().build_analyzer(), set(words.vocabulary)
+    for row, text in enumerate(texts):
+        for word, count in Counter(word for word in analyse(text) if word not in known).items():
+            number = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+            weight = (1.0 + math.log(count)) * words.rarest
+            out[row, number // 2 % words.room] += weight if number % 2 else -weight
+    return out
 
 
 def unknown_words(words: Words, texts: Sequence[str]) -> float:
@@ -207,6 +235,9 @@ def save_basis(basis: Basis, path: Path) -> None:
         "vectors": basis.vectors,
         "vocabulary": basis.words.vocabulary,
         "categories": basis.categories.names,
+        "rarest": basis.words.rarest,
+        "length": basis.words.length,
+        "room": basis.words.room,
     }
     arrays: dict[str, NDArray[Any]] = {
         "said": np.frombuffer(json.dumps(said).encode(), np.uint8),
@@ -237,13 +268,18 @@ def load_basis(path: Path) -> Basis:
         return Basis(
             encoder=said["encoder"],
             whitening=white,
-            words=Words(tuple(said["vocabulary"]), arrays["idf"], arrays.get("axes")),
+            words=_words(said, arrays),
             compact=(_axes(arrays, 0), _axes(arrays, 1)),
             categories=Categories(tuple(said["categories"]), arrays["weights"]),
             vectors=cast("Vectors", said["vectors"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a catalogue's directions ({error}); rebuild the catalogue") from error
+
+
+def _words(said: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Words:
+    numbers = float(said["rarest"]), float(said["length"]), int(said["room"])
+    return Words(tuple(said["vocabulary"]), arrays["idf"], arrays.get("axes"), *numbers)
 
 
 def _axes(arrays: dict[str, NDArray[Any]], number: int) -> Axes:

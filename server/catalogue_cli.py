@@ -135,8 +135,9 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
     if outcome.unknown_words or outcome.unknown_categories:
         named = ", ".join(outcome.unknown_categories) or "none"
         typer.echo(
-            f"Of the words of what came, {outcome.unknown_words:.0%} are new to the catalogue and count for nothing "
-            f"(new categories: {named}). If this grows: fedrecall-server catalogue rebuild DIR, before the next run."
+            f"Of the words of what came, {outcome.unknown_words:.0%} are new to the catalogue: they count between new "
+            f"items only (new categories, which count for nothing: {named}).\n"
+            "If this grows: fedrecall-server catalogue rebuild DIR, before the next run."
         )
 
 

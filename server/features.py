@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -50,6 +51,7 @@ from shared.text_encoder import MAX_TOKENS, NO_MODEL, encoder_identity, load_tex
 EXACT_WORDS: Final = 4096
 LEXICAL_SIZE: Final = 512
 COMPACT_SIZE: Final = 16
+ROOM: Final = 64  # columns for words that come with later items
 BATCH: Final = 64
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -98,7 +100,7 @@ def build_catalogue(
         FetchError: the model cannot be loaded.
         DataError: the arguments do not fit together.
     """
-    return build_with_basis(ids, titles, texts, categories, **reading)[0]
+    return _built(ids, titles, texts, categories, 0, reading)[0]
 
 
 def build_with_basis(
@@ -108,17 +110,29 @@ def build_with_basis(
     categories: Sequence[Sequence[str]],
     **reading: Unpack[Reading],
 ) -> tuple[Catalogue, Basis]:
-    """As :func:`build_catalogue`, and what the vectors were made with, for items that come later.
+    """As :func:`build_catalogue`, with room for new words, and what the vectors were made with, for items to come.
 
-    After "contrastive" the basis knows the text encoder only as it was before: to read later items as well, keep the
-    adapted one (:func:`adapted_encoder`) and build with that.
+    The room is ``ROOM`` lexical columns of zeros: every score is what it is without them. After "contrastive" the basis
+    knows the text encoder only as it was before: to read later items as well, keep the adapted one
+    (:func:`adapted_encoder`) and build with that.
     """
+    return _built(ids, titles, texts, categories, ROOM, reading)
+
+
+def _built(
+    ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+    categories: Sequence[Sequence[str]],
+    room: int,
+    reading: Reading,
+) -> tuple[Catalogue, Basis]:
     model, adaptation = reading["model"], reading.get("adaptation", "none")
     if model == NO_MODEL and adaptation == "contrastive":
         raise DataError(
             f'model.adaptation "contrastive" needs a text encoder to adapt; model.text_encoder is "{NO_MODEL}"'
         )
-    lexical, words = lexical_vectors(texts)
+    lexical, words = lexical_vectors(texts, room)
     cache, tell = reading.get("cache"), reading.get("progress")
     if model == NO_MODEL:
         identity, read = NO_MODEL, lexical.copy()
@@ -203,25 +217,35 @@ def read_texts(
     return unit_rows(out)
 
 
-def lexical_vectors(texts: Sequence[str]) -> tuple[Floats, Words]:
+def lexical_vectors(texts: Sequence[str], room: int = 0) -> tuple[Floats, Words]:
     """(n, words) TF-IDF with sublinear term frequency, unit rows; above ``EXACT_WORDS`` words, (n, ``LEXICAL_SIZE``).
 
     Exact where it can be: items that share a rare word are what word statistics know, and a truncated SVD with a fixed
     seed (latent semantic analysis) loses much of that. Beside the rows, what they were made with.
+
+    Args:
+        texts: of the items.
+        room: columns of zeros behind the others, for words that come later.
     """
     from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415 - heavy import
 
     counter = word_counter()
+    # A word of one text among one more: ln((1 + n) / (1 + items of the word)) + 1, n counting the new text.
+    rarest = math.log((2 + len(texts)) / 2) + 1.0
+    words = Words((), np.zeros(0), None, rarest, 1.0, room)
     try:
         weights = counter.fit_transform(texts)
     except ValueError:  # "empty vocabulary": no text holds a word
-        return np.zeros((len(texts), 1), np.float32), Words((), np.zeros(0), None)
-    words = Words(tuple(counter.get_feature_names_out().tolist()), counter.idf_, None)
+        return np.zeros((len(texts), 1 + room), np.float32), words
+    words = replace(words, vocabulary=tuple(counter.get_feature_names_out().tolist()), idf=counter.idf_)
     if weights.shape[1] <= EXACT_WORDS:
-        return unit_rows(weights.toarray()), words
-    reduction = TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0)
-    rows = unit_rows(reduction.fit_transform(weights))
-    return rows, replace(words, axes=reduction.components_.astype(np.float32))
+        rows = weights.toarray()
+    else:
+        reduction = TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0)
+        rows = reduction.fit_transform(weights)
+        length = float(np.linalg.norm(rows, axis=1).mean())
+        words = replace(words, axes=reduction.components_.astype(np.float32), length=length)
+    return np.pad(unit_rows(rows), ((0, 0), (0, room))), words
 
 
 def compact_vectors(text: Floats, lexical: Floats) -> tuple[Floats, tuple[Axes, Axes]]:

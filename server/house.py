@@ -178,11 +178,11 @@ class House:
 
 
 def house_at(folder: Path) -> House:
-    """A server's folder that was set up before.
+    """A server's folder that was set up before, by its full path: processes that work elsewhere are told of it.
 
     Raises:
         ConfigError: there is none.
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: no server here ({CONFIG} is missing); make one: fedrecall-server init {folder}")
-    return House(folder)
+    return House(folder.resolve())

@@ -14,17 +14,16 @@ many calls. Large messages stay apart: Flower cuts arrays into pieces, and a con
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable
 from typing import Any, Final
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from shared.errors import ProtocolError
 
 PART: Final = "parcel"
 LARGEST: Final = 1 << 20  # bytes of a message that is put together
 _STYPE: Final = "numpy.ndarray"  # how Flower names arrays in NumPy's own format
-_HEADER: Final = 1 << 20  # bytes
 
 
 def parcel(record: RecordDict) -> RecordDict:
@@ -60,17 +59,18 @@ def opened(record: RecordDict) -> RecordDict:
     if not is_parcel(record):
         return record
     try:
-        raw = record.config_records[PART]["raw"]
-        if type(raw) is not bytes or len(raw) > LARGEST + 4:
-            raise ProtocolError(f"parcel: expected at most {LARGEST} bytes")
-        end = 4 + int.from_bytes(raw[:4], "big")
-        if end > len(raw):
-            raise ProtocolError("parcel: the header is cut off")
-        return _unpacked(json.loads(raw[4:end]), memoryview(raw)[end:])
-    except ProtocolError:
-        raise
+        return _read(record.config_records[PART]["raw"])
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise ProtocolError(f"parcel: malformed ({type(error).__name__})") from error
+
+
+def _read(raw: object) -> RecordDict:
+    if type(raw) is not bytes or len(raw) > LARGEST + 4:
+        raise ProtocolError(f"parcel: expected at most {LARGEST} bytes")
+    end = 4 + int.from_bytes(raw[:4], "big")
+    if end > len(raw):
+        raise ProtocolError("parcel: the header is cut off")
+    return _unpacked(json.loads(raw[4:end]), memoryview(raw)[end:])
 
 
 def _plain(value: object, content: list[bytes]) -> object:
@@ -80,8 +80,15 @@ def _plain(value: object, content: list[bytes]) -> object:
     return {"bytes": len(value)}
 
 
+def _array(take: Callable[[object], bytes], dtype: object, shape: object, length: object) -> Array:
+    if type(dtype) is not str or not isinstance(shape, list) or any(type(size) is not int for size in shape):
+        raise ProtocolError("parcel: an array of no dtype or shape")
+    return Array(dtype=dtype, shape=tuple(shape), stype=_STYPE, data=take(length))
+
+
 def _unpacked(header: list[Any], content: memoryview) -> RecordDict:
-    at, parts = 0, {}
+    at = 0
+    parts: dict[str, ArrayRecord | MetricRecord | ConfigRecord] = {}
 
     def take(length: object) -> bytes:
         nonlocal at
@@ -97,7 +104,7 @@ def _unpacked(header: list[Any], content: memoryview) -> RecordDict:
             values = {key: take(value["bytes"]) if isinstance(value, dict) else value for key, value in said.items()}
             parts[name] = ConfigRecord(values)
         else:
-            parts[name] = ArrayRecord({key: _array(*value, take) for key, value in said.items()})
+            parts[name] = ArrayRecord({key: _array(take, *value) for key, value in said.items()})
     if at != len(content):
         raise ProtocolError("parcel: more bytes than parts")
     return RecordDict(parts)

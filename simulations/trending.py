@@ -75,7 +75,7 @@ def judged(listed: Sequence[str], people: NDArray[np.int64], ids: Sequence[str])
         ids: raw ids of the items.
     """
     least = max(1, int(np.sort(people)[::-1][:FIRST][-1]))
-    hot = {ids[item] for item in np.flatnonzero(people >= least)}
+    hot = {ids[int(item)] for item in np.flatnonzero(people >= least)}
     right = sum(item in hot for item in listed[:FIRST])
     return {
         "listed": len(listed),

@@ -221,8 +221,8 @@ function confirmed(text) {
   at("sure-what").textContent = text;
   dialog.returnValue = "";
   dialog.showModal();
-  // One handler, replaced: an answer is never taken for that of an earlier question.
-  return new Promise((done) => { dialog.onclose = () => done(dialog.returnValue === "yes"); });
+  // One handler, and deaf while a question stands: the late "close" of an earlier one is no answer to this one.
+  return new Promise((done) => { dialog.onclose = () => { if (!dialog.open) done(dialog.returnValue === "yes"); }; });
 }
 
 async function forget() {

@@ -15,7 +15,6 @@ W and a person's gains stand on the user's side: neither needs other rows. Each 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -185,7 +184,7 @@ def write_graph(path: Path, values: NDArray[np.int8], rows: Indices) -> None:
     graph = Index(
         ndim=WIDTH, metric="ip", dtype="i8", connectivity=_NEIGHBOURS, expansion_add=_EFFORT_BUILDING, multi=False
     )
-    graph.add(rows.astype(np.uint64), values[rows], threads=len(os.sched_getaffinity(0)))
+    graph.add(rows.astype(np.uint64), values[rows], threads=0)  # 0 = all there are
     graph.save(str(path))
 
 

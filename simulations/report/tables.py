@@ -190,11 +190,14 @@ def trending(run: Run) -> tuple[str, tuple[tuple[str, ...], ...]]:
         for one in (made if isinstance(made, list) else ())
         if isinstance(one, dict)
     )
+    people, last = count(found.get("people")), count(found.get("people_of_item_20"))
+    precision, recall, popular = (
+        fixed(found.get(name)) for name in ("precision@20", "recall@20", "popularity_precision@20")
+    )
     said = (
-        f"On {found.get('day', '—')}, window {count(found.get('window_days'))} days: {count(found.get('people'))} people "
-        f"had come to something, {count(found.get('people_of_item_20'))} to the item in place 20. Means over refreshes: "
-        f"precision@20 {fixed(found.get('precision@20'))}, recall@20 {fixed(found.get('recall@20'))}. The 20 items most "
-        f"popular over all time have precision@20 {fixed(found.get('popularity_precision@20'))}."
+        f"On {found.get('day', '—')}, window {count(found.get('window_days'))} days: {people} people had come to "
+        f"something, {last} to the item in place 20. Means over refreshes: precision@20 {precision}, recall@20 "
+        f"{recall}. The 20 items most popular over all time have precision@20 {popular}."
     )
     return said, rows
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import socket
 from dataclasses import asdict, replace
 from datetime import date
 from threading import Thread
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
 from client.answers import Answer, Explained, Offer, Standing
-from client.api import api_server, make_api
+from client.api import api_server, listening_on, make_api
 from client.consent import Consent
 from client.forgetting import Receipt
 from client.host import Host, Randomness
@@ -290,7 +289,7 @@ def local_api():
     running = []
 
     def start(device, home, **changes):
-        listening = socket.create_server(("127.0.0.1", 0))
+        listening = listening_on(0)
         port, token = listening.getsockname()[1], "t" * 43
         server = api_server(make_api(device, home, token, port, **changes))
         thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -390,3 +389,21 @@ def incoming():
         return Incoming(metadata_to_proto(metadata).SerializeToString(), message.object_id, objects)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def superlink(tmp_path_factory):
+    """A real SuperLink over TLS, this process as its ServerApp; see ``superlink_rig.py``."""
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    found = importlib.util.spec_from_file_location("superlink_rig", Path(__file__).with_name("superlink_rig.py"))
+    rig = importlib.util.module_from_spec(found)
+    sys.modules["superlink_rig"] = rig  # dataclasses look their module up
+    found.loader.exec_module(rig)
+    made = rig.SuperLink(tmp_path_factory.mktemp("superlink"))
+    try:
+        yield made.start()
+    finally:
+        made.close()

@@ -13,23 +13,24 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
-import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from flwr.app import Message, RecordDict
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.server.superlink.linkstate.linkstate_factory import LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.server.superlink.linkstate.linkstate_factory import LinkStateFactory
 from flwr.superlink.config_loader import get_federation_manager
 from flwr.superlink.grid.http_grid import HttpGrid
+
+from shared.parcels import opened
 
 
 def free_port() -> int:
@@ -135,7 +136,9 @@ class SuperLink:
                 primary_task_type=TaskType.SERVER_APP,
             )
             ca = self.ca.encode()
-            client = RuntimeHttpClient.from_server_address(self.address, insecure=False, root_certificates=ca, interceptors=[])
+            client = RuntimeHttpClient.from_server_address(
+                self.address, insecure=False, root_certificates=ca, interceptors=[]
+            )
             task = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
             client.close()
             number, run = task.task.task_id, task.task.run_id
@@ -163,6 +166,8 @@ class SuperLink:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for message in self.grid.pull_messages([number]):
+                if message.has_content():
+                    message.content = opened(message.content)
                 return message
             time.sleep(0.05)
         return None

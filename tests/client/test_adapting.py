@@ -212,7 +212,7 @@ def test_nothing_learned_is_the_shared_model(shelf, history):
     model, one = shelf(), history(3, 9, 0)
     plain, same = (
         shown_to(model, PLAIN, one, np.random.default_rng(0), personal=p)
-        for p in (None, personal_of(unadapted(16), model))
+        for p in (None, personal_of(unadapted(16), model.scale))
     )
     assert plain.item.tolist() == same.item.tolist()
     assert np.array_equal(plain.score, same.score)

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from client.answers import Wish
-from client.api import make_api
+from client.api import listening_on, make_api
 from client.api_guard import BURST, LARGEST, Bucket
 from client.consent import read_consent, write_consent
 from client.device import open_device
@@ -259,6 +259,14 @@ def test_the_openapi_document_names_every_path(ask):
         "/v1/export",
         "/v1/status",
     }
+
+
+def test_an_answer_does_not_wait_for_its_own_second_packet():
+    with listening_on(0) as listening, socket.create_connection(listening.getsockname()):
+        accepted, (host, _) = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert host == "127.0.0.1"
 
 
 # --- what it answers

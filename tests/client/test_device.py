@@ -121,13 +121,12 @@ def test_what_is_forgotten_is_unlearned(home, device, serving):
     assert {offer.source for offer in one.recommend().offers} == {"popular"}
 
 
-def test_what_another_process_purged_is_unlearned_with_what_was_kept_of_it(home, device, serving):
+def test_what_is_too_old_is_dropped_and_unlearned(home, device, serving):
     serving(home=home)
     one = device()
     one.record([*viewed(1, time=NOW - 40 * DAY), *viewed(2, 3)])
-    with open_vault(home.vault, KEY) as other:
-        assert other.purge(NOW, 30) == 1
-    home.adapted.unlink()
+    assert one.purge(30) == 1
+    assert one.purge(30) == 0
     assert one.status().adapted == 2
     assert "i1" in ids(one.recommend(Wish(k=48)))
 

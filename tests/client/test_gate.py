@@ -346,7 +346,9 @@ def test_a_task_is_answered_once(gate, request_of):
         ask(one, other)
 
 
-@pytest.mark.parametrize(("release", "limit"), [("update", 3), ("measurement", 2), ("statistics", 1), ("profile", 1), ("trending", 2)])
+@pytest.mark.parametrize(
+    ("release", "limit"), [("update", 3), ("measurement", 2), ("statistics", 1), ("profile", 1), ("trending", 2)]
+)
 def test_each_kind_has_its_own_participations_per_run(release, limit, gate, request_of):
     one, first = gate(), request_of(release)
     pay(one, first, times=limit - 1)

@@ -38,9 +38,7 @@ def rows_of(histories, window=7):
     return np.concatenate(list(recent_rows(histories, ITEMS, TODAY, window)))
 
 
-@pytest.mark.parametrize(
-    ("window", "recent"), [(1, [2, 3]), (2, [1, 2, 3]), (3, [0, 1, 2, 3]), (3650, [0, 1, 2, 3])]
-)
+@pytest.mark.parametrize(("window", "recent"), [(1, [2, 3]), (2, [1, 2, 3]), (3, [0, 1, 2, 3]), (3650, [0, 1, 2, 3])])
 def test_a_window_is_whole_days_of_the_clients_clock_today_included(window, recent):
     times = [MIDNIGHT - 2 * DAY, MIDNIGHT - DAY, MIDNIGHT, MIDNIGHT + DAY - 1, MIDNIGHT + DAY]  # the last: tomorrow
     assert recent_items(a_history(times), TODAY, window).tolist() == recent

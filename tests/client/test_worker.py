@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def local(plan):
 
 
 def test_an_honest_task_is_answered_with_a_vector_and_paid_for(kept, task, message, local, incoming):
-    record, facts = answer(kept, incoming(message(task(plan=local))))
+    record, facts = answer(kept, incoming(message(task("statistics", plan=local))))
     assert "sealed" in record
     assert facts == {"seated": False}
     assert [event["type"] for event in events(kept.home)] == ["opened", "plan", "intent", "result", "head"]
@@ -93,9 +94,7 @@ def test_a_task_that_breaks_consent_is_declined_and_the_reason_stays(name, kept,
     assert events(kept.home, "intent") == []
 
 
-def test_consent_is_read_anew_when_the_person_changes_it_while_the_worker_lingers(
-    kept, task, message, local, incoming
-):
+def test_consent_is_read_anew_when_the_person_changes_it_while_the_worker_lingers(kept, task, message, local, incoming):
     assert not is_declined(answer(kept, incoming(message(task(plan=local))))[0])
     write_consent(read_consent(kept.home.consent).model_copy(update={"enabled": False}), kept.home.consent)
     assert is_constant(answer(kept, incoming(message(task(plan=local, round=2))))[0])
@@ -112,12 +111,12 @@ def test_a_tiny_cohort_is_declined_before_a_seat_is_taken(kept, task, table, pla
 
 
 def test_an_unknown_key_is_declined(kept, task, message, local, incoming):
-    assert is_constant(answer(kept, incoming(message(task(plan=local), signer=OTHER)))[0])
+    assert is_constant(answer(kept, incoming(message(task("statistics", plan=local), signer=OTHER)))[0])
     assert any("consent.servers" in why for why in reasons(kept.home))
 
 
 def test_a_task_that_was_answered_is_not_answered_again(kept, task, message, local, incoming):
-    sent = incoming(message(task(plan=local)))
+    sent = incoming(message(task("statistics", plan=local)))
     assert not is_declined(answer(kept, sent)[0])
     assert is_constant(answer(kept, sent)[0])
     assert len(events(kept.home, "intent")) == 1
@@ -138,14 +137,14 @@ def test_a_ledger_that_was_put_back_from_a_backup_answers_nothing(kept, task, me
 
 
 def test_a_catalogue_that_is_not_here_is_declined(kept, task, message, local, incoming):
-    record = message(task(plan=local, catalogue="0" * 64))
-    worker._host(kept, message(task(plan=local)))
+    record = message(task("statistics", plan=local, catalogue="0" * 64))
+    worker._host(kept, message(task("statistics", plan=local)))
     assert is_constant(answer(kept, incoming(record))[0])
     assert any("is not here" in why for why in reasons(kept.home))
 
 
 def test_a_catalogue_that_is_named_like_a_path_opens_nothing(kept, task, message, local, incoming):
-    record = message(task(plan=local, catalogue="../../device/consent"))
+    record = message(task("statistics", plan=local, catalogue="../../device/consent"))
     assert is_constant(answer(kept, incoming(record))[0])
     assert reasons(kept.home) != []
 
@@ -170,7 +169,7 @@ def test_code_or_a_path_in_a_task_is_an_unknown_field(field, kept, task, local, 
 
 
 def test_delivered_code_is_never_asked_for():
-    text = open(worker.__file__.replace("worker.py", "fleet_link.py"), encoding="utf-8").read()
+    text = Path(worker.__file__).with_name("fleet_link.py").read_text(encoding="utf-8")
     assert "get-fab" not in text
     assert "GetFab" not in text
 
@@ -267,14 +266,14 @@ def test_a_seat_outlives_the_worker_and_no_step_is_answered_twice(device, task, 
         for client, record in messages.items():
             if client == "device":
                 answers[client], facts = joined(home, key, incoming(record))
-                assert facts["seated"] == (step != "reveal")
+                assert facts["seated"] == (step in {"join", "deal"})
             else:
                 answers[client] = of_host(others, client, record)
         return answers
 
     keys = {name: Ed25519PrivateKey.from_private_bytes(bytes([40 + int(name)]) * 32) for name in "12345"}
     others.identity = keys.__getitem__
-    session = table(ask, task(plan=plan()), ["device", *"12345"])
+    session = table(ask, task("statistics", plan=plan()), ["device", *"12345"])
     session.play("deal")
     deal = incoming(session.sent["deal"]["device"])
     again, _ = joined(home, key, deal)
@@ -298,7 +297,7 @@ def test_a_whole_session_ends_with_the_sum(device, task, table, plan, incoming, 
             for client, record in messages.items()
         }
 
-    session = table(ask, task(plan=plan()), ["device", *"12345"])
+    session = table(ask, task("statistics", plan=plan()), ["device", *"12345"])
     session.play()
     assert set(session.masked()) == {"device", *"12345"}
     assert session.total().shape == session.masked()["device"].shape
@@ -339,7 +338,7 @@ def test_a_full_disk_is_a_refusal_and_the_next_task_is_answered_when_there_is_ro
 def test_without_any_catalogue_everything_is_declined(kept, task, message, local, incoming, catalogue):
     for path in kept.home.catalogues.iterdir():
         path.unlink()
-    assert is_constant(answer(kept, incoming(message(task(plan=local))))[0])
+    assert is_constant(answer(kept, incoming(message(task("statistics", plan=local))))[0])
     assert any("no catalogue is here yet" in why for why in reasons(kept.home))
 
 
@@ -381,18 +380,15 @@ def ask(process, sent):
     return unpack(record), json.loads(facts)
 
 
-def test_the_process_answers_lingers_and_ends_with_its_input_and_says_its_peak(
-    device, task, message, local, incoming
-):
+def test_the_process_answers_lingers_and_ends_with_its_input_and_says_its_peak(device, task, message, local, incoming):
     home, key = device
     with working(home, key) as process:
-        assert "sealed" in ask(process, incoming(message(task(plan=local))))[0]
-        assert is_constant(ask(process, incoming(message(task(plan=local))))[0])
-        assert key.hex().encode() not in open(f"/proc/{process.pid}/cmdline", "rb").read()
-        assert key not in open(f"/proc/{process.pid}/environ", "rb").read()
+        assert "sealed" in ask(process, incoming(message(task("statistics", plan=local))))[0]
+        assert is_constant(ask(process, incoming(message(task("statistics", plan=local))))[0])
+        assert key.hex().encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert key not in Path(f"/proc/{process.pid}/environ").read_bytes()
         process.stdin.close()
         assert process.wait(20) == 0
-        process.stdin = open(os.devnull, "wb")
     [last] = [line for line in last_lines(home, 9) if line["event"] == "worker ended"]
     assert last["peak_mb"] > 50
 
@@ -400,8 +396,7 @@ def test_the_process_answers_lingers_and_ends_with_its_input_and_says_its_peak(
 def test_a_worker_whose_agent_is_gone_in_the_middle_ends_at_once(device, task, message, local, incoming):
     home, key = device
     with working(home, key) as process:
-        worker.send_message(process.stdin, incoming(message(task(plan=local))))
+        worker.send_message(process.stdin, incoming(message(task("statistics", plan=local))))
         process.stdin.close()
         assert process.wait(20) == 1
-        process.stdin = open(os.devnull, "wb")
     assert len(events(home, "intent")) <= 1

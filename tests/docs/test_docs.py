@@ -117,7 +117,7 @@ def test_named_make_targets_exist(path):
 def test_named_configuration_keys_exist(path):
     sections = "privacy|cohort|model|training|policy|data"
     named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)\b", path.read_text("utf-8")))
-    files = {f"model.{ending}" for ending in ("safetensors",)}
+    files = {"model.safetensors", "policy.json"}
     assert named - set(keys(SimulationConfig)) - files == set()
 
 

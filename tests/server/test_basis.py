@@ -54,7 +54,7 @@ def test_so_it_does_where_words_are_reduced_to_their_axes(monkeypatch):
     monkeypatch.setattr(features, "LEXICAL_SIZE", 4)
     texts, categories = items()
     catalogue, basis = built(texts, categories)
-    assert catalogue.groups["lexical"].shape == (60, 4)
+    assert catalogue.groups["lexical"].shape == (60, 4 + features.ROOM)
     assert_same_rows(catalogue, vectors_of_new(basis, texts, categories, None), slice(None))
 
 
@@ -101,17 +101,53 @@ def test_a_new_item_lies_next_to_what_it_is_like():
         assert near[-1, 1] < 0.9
 
 
-def test_what_the_basis_does_not_know_counts_for_nothing_and_is_told():
+def test_room_for_new_words_changes_no_score_of_the_first_items():
     texts, categories = items()
-    _, basis = built(texts, categories)
-    plain, strange = (
-        vectors_of_new(basis, [text], [kinds], None)
-        for text, kinds in (("red mug", ("mugs",)), ("red zeppelin mug", ("mugs", "zeppelins")))
-    )
-    for name, vectors in plain.items():
-        np.testing.assert_allclose(strange[name], vectors, atol=1e-6)
+    with_room, _ = built(texts, categories)
+    without = features.build_catalogue(with_room.ids, texts, texts, categories, model="none")
+    for name, vectors in without.groups.items():
+        np.testing.assert_allclose(with_room.groups[name] @ with_room.groups[name].T, vectors @ vectors.T, atol=1e-5)
+    assert with_room.groups["lexical"].shape[1] == without.groups["lexical"].shape[1] + features.ROOM
+
+
+def test_a_new_word_takes_its_share_of_a_row_and_counts_between_new_items_only():
+    """By hand: with one item more, a word of that item alone weighs ln((2 + n) / 2) + 1."""
+    texts, categories = items()
+    catalogue, basis = built(texts, categories)
+    plain, strange, other = vectors_of_new(basis, ["mug", "mug zeppelin", "zeppelin"], [()] * 3, None)["lexical"]
+    known, new = basis.words.idf[basis.words.vocabulary.index("mug")], np.log(62 / 2) + 1
+    assert plain @ strange == pytest.approx(known / np.hypot(known, new), abs=1e-6)
+    assert other @ strange == pytest.approx(new / np.hypot(known, new), abs=1e-6)
+    assert not (catalogue.groups["lexical"] @ other).any()
     assert unknown_words(basis.words, ["red zeppelin mug", "Zeppelin!"]) == pytest.approx(0.5)
     assert unknown_words(basis.words, ["", "?"]) == 0.0
+
+
+def test_different_new_words_have_nothing_in_common_on_average():
+    _, basis = built(*items())
+    rows = vectors_of_new(basis, [f"zeppelin{n} airship{n}" for n in range(300)], [()] * 300, None)["lexical"]
+    common = (rows @ rows.T)[np.triu_indices(300, 1)]
+    assert abs(common.mean()) < 0.01
+    assert common.std() < 1.5 / features.ROOM**0.5
+
+
+def test_a_new_word_counts_as_much_as_known_ones_where_words_are_reduced(monkeypatch):
+    monkeypatch.setattr(features, "EXACT_WORDS", 5)
+    monkeypatch.setattr(features, "LEXICAL_SIZE", 6)
+    texts, categories = items(400)
+    _, basis = built(texts, categories)
+    assert 0.3 < basis.words.length < 1.0
+    found = vectors_of_new(basis, [f"{text} zeppelin" for text in texts[:100]], [()] * 100, None)["lexical"]
+    share = np.square(found[:, 6:]).sum(axis=1).mean()
+    idf = dict(zip(basis.words.vocabulary, basis.words.idf, strict=True))
+    known = np.mean([sum(idf.get(word, 0.0) ** 2 for word in set(text.split())) for text in texts[:100]])
+    assert share == pytest.approx(1 / (1 + known / basis.words.rarest**2), abs=0.1)
+
+
+def test_a_new_category_counts_for_nothing():
+    _, basis = built(*items())
+    one, other = vectors_of_new(basis, ["", ""], [("mugs",), ("mugs", "zeppelins")], None)["category"]
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("texts", [["", ""], ["same pen"] * 3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from server.house import House, house_at
@@ -35,3 +37,8 @@ def test_no_private_key_of_the_authority_lies_where_the_proxy_reads(tmp_path):
     house = House(tmp_path)
     assert house.ca_key.parent != house.certificate.parent
     assert house.certificate.parent == house.ca.parent == house.certificate_key.parent
+
+
+def test_a_folder_is_known_by_its_full_path(house, monkeypatch):
+    monkeypatch.chdir(house.folder.parent)
+    assert house_at(Path(house.folder.name)).folder == house.folder.resolve()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from server.catalogue_cli import catalogue_app
+from server.features import ROOM
 from server.house import House
 from server.items import LONGEST_ID, described
 from server.stock import MOST_UNAVAILABLE, catalogue_of_stock, change_for, served, stock_of
@@ -215,9 +216,9 @@ def test_a_rebuild_learns_the_words_that_came_and_keeps_what_cannot_be_had(stock
     came = add(stocked, [item("z", "Zeppelin zeppelin", "airships")], now=NOW)
     assert came.unknown_words == 1.0
     assert came.unknown_categories == ("airships",)
-    assert not catalogue_of_stock(stocked).groups["lexical"][-1].any()
+    assert not catalogue_of_stock(stocked).groups["lexical"][-1, :-ROOM].any()
     rebuild(stocked, now=NOW)
-    assert catalogue_of_stock(stocked).groups["lexical"][-1].any()
+    assert catalogue_of_stock(stocked).groups["lexical"][-1, :-ROOM].any()
     assert stock_of(stocked).unavailable == ("i1",)
 
 
@@ -323,8 +324,8 @@ def test_the_command_line_says_what_each_order_did(house, tmp_path):
     assert "20 items added, 0 changed, 0 removed" in told("import", house.folder, csv(tmp_path, range(20)))
     said = told("add", house.folder, "z", "--title", "Zeppelin", "--category", "airships", "--description", "red mug")
     assert "1 items added" in said
-    assert "Of the words of what came, 50% are new to the catalogue" in said
-    assert "new categories: airships" in said
+    assert "Of the words of what came, 50% are new to the catalogue: they count between new items only" in said
+    assert "count for nothing: airships" in said
     assert json.loads(told("unavailable", house.folder, "i3", "i4", "--json"))["unavailable"] == 2
     assert "1 cannot be had" in told("available", house.folder, "i4")
     assert "0 added, 0 changed, 2 removed" in told("remove", house.folder, "i0", "z").replace("items ", "")

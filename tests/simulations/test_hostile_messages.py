@@ -392,7 +392,7 @@ class Case:
 
 @pytest.fixture
 def cases(host, catalogue, table):
-    """One of every message to every client: one task of each kind under local trust, a session of each under the others."""
+    """One of every message to every client: a task of each kind under local trust, a session under the others."""
     made: list[Case] = []
 
     def ask(step, messages):

@@ -9,7 +9,6 @@ from server import asking, coordinator
 from shared.privacy.plan import RELEASES
 from simulations.run import new_run
 
-
 TRENDING = ("privacy.trending_share=0.1", "trending.every=2")
 
 

@@ -103,5 +103,3 @@ def test_a_list_is_held_against_the_twenty_with_most_people():
     assert judged([], people, ids) == {"listed": 0, "precision": None, "recall": 0.0}
     assert judged(ids, people, ids)["precision"] == 1.0  # the first twenty alone
     assert judged(["i3"], np.zeros(30, int), ids) == {"listed": 1, "precision": 0.0, "recall": None}
-
-
