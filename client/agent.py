@@ -36,8 +36,7 @@ from shared.errors import DataError, FedrecallError, ProtocolError
 from shared.files import sync_folder, write_atomically
 from shared.protocol import declined_record
 
-FAST: Final = 0.2  # seconds between questions while a round goes on
-ROUND, SEATED = 10.0, 60.0  # seconds after a message for which a round is thought to go on; with a seat in it
+FAST, SLOWER = 0.2, 1.3  # seconds to the first question after an answer, and how much longer each next one waits
 GRACE: Final = 20.0  # seconds that a worker may go on when the agent is to end
 LONGEST_TASK: Final = 3600.0  # seconds; then a worker is taken to hang
 FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0  # seconds between tries of a server that is gone
@@ -69,7 +68,6 @@ class Agent:
         worker: None while none runs.
         shelver: builds what serving maps; None while none runs.
         shelf_behind: whether it is to be started.
-        busy_until: by ``clock``; until then a round goes on.
         next_day: by ``clock``; when ``daily`` is due.
         reached: whether the server took this device in at least once.
     """
@@ -83,7 +81,6 @@ class Agent:
     worker: Worker | None = None
     shelver: subprocess.Popen[bytes] | None = None
     shelf_behind: bool = True
-    busy_until: float = 0.0
     next_day: float = 0.0
     reached: bool = False
 
@@ -132,7 +129,8 @@ def run(agent: Agent, *, until: float = float("inf")) -> None:
                 wait = min(2 * wait, LONGEST_WAIT)
     finally:
         dismiss(agent)
-        if agent.shelver is not None:
+        if agent.shelver is not None:  # it may be killed anywhere, and is started again with the next agent
+            agent.shelver.terminate()
             agent.shelver.wait()
 
 
@@ -154,21 +152,22 @@ def _connected(agent: Agent, server: Server, until: float) -> None:
         agent.reached = True
         log(home, "connected", address=server.address, ahead=round(line.ahead, 1))
         _settle(agent, line)
-        looked = agent.clock()
+        looked, pause = agent.clock(), agent.settings.poll_seconds
         while not agent.stop.is_set() and agent.clock() < until:
             tend(agent)
             incoming = line.receive()
             if incoming is not None:
                 _answer(agent, line, incoming)
-            elif agent.worker is not None and agent.clock() > agent.worker.last + agent.settings.linger_seconds:
+                pause = FAST  # the next step of a round comes soon, if it comes
+                continue
+            if agent.worker is not None and agent.clock() > agent.worker.last + agent.settings.linger_seconds:
                 dismiss(agent)
             if agent.clock() > looked + LOOK_AROUND:
                 looked = agent.clock()
                 if _reason_to_wait(agent):
                     return
-            if incoming is None:
-                pause = FAST if agent.clock() < agent.busy_until else agent.settings.poll_seconds
-                agent.stop.wait(max(0.0, min(pause, until - agent.clock())))
+            agent.stop.wait(max(0.0, min(pause, until - agent.clock())))
+            pause = min(pause * SLOWER, agent.settings.poll_seconds)
 
 
 def _answer(agent: Agent, line: Link, incoming: Incoming) -> None:
@@ -189,7 +188,6 @@ def _answer(agent: Agent, line: Link, incoming: Incoming) -> None:
     worked = agent.clock() - began
     taken = line.reply(incoming, record)
     _drop_address(home)
-    agent.busy_until = agent.clock() + (SEATED if facts.get("seated") else ROUND)
     log(home, "answered", kind=incoming.kind, seconds=round(worked, 3), taken=taken)
 
 

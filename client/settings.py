@@ -23,7 +23,10 @@ class Settings(Section):
     )
     ttl_days: int = Field(730, ge=1, le=36_500, description="days, 1 to 36500, after which an event is deleted")
     poll_seconds: float = Field(
-        3.0, ge=0.1, le=86_400, description="seconds, 0.1 to 86400, between two questions to the server; 0.2 in a round"
+        3.0,
+        ge=0.1,
+        le=86_400,
+        description="seconds, 0.1 to 86400, between two questions to the server; less in a round",
     )
     linger_seconds: float = Field(
         60.0, ge=0, le=86_400, description="seconds, 0 to 86400, that the training process stays after its last task"

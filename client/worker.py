@@ -67,7 +67,7 @@ def answer(kept: Open, incoming: Incoming) -> tuple[RecordDict, Facts]:
         record = content_of(incoming)
         if is_publication(record):
             return _publication(kept, record)
-        return _task(kept, record), {"seated": (kept.home.folder / "seat").exists()}
+        return _task(kept, record), {}
     except Exception as error:  # noqa: BLE001 - the net: the server hears one word, the person reads why
         log(kept.home, "declined", kind=incoming.kind, why=f"{type(error).__name__}: {error}")
         return declined_record(), {}

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from invented import CONSENT, DEFAULTS, GENRES, write_events, write_items
+from invented import CONSENT, DEFAULTS, write_events, write_items
 
 HERE: Final = Path(__file__).resolve().parent
 BIN: Final = Path(sys.executable).parent  # the commands of this installation
@@ -301,7 +301,10 @@ def through_proxy(deployment: Deployment, path: str, method: str = "POST") -> in
     """The HTTP status that the proxy answers a stranger with."""
     trusted = ssl.create_default_context(cafile=str(deployment.house / "tls" / "ca.pem"))
     request = urllib.request.Request(
-        f"https://127.0.0.1:{deployment.ports.proxy}{path}", data=b"" if method == "POST" else None, method=method
+        f"https://127.0.0.1:{deployment.ports.proxy}{path}",
+        data=b"" if method == "POST" else None,
+        headers={"Content-Type": "application/protobuf"},
+        method=method,
     )
     try:
         with urllib.request.urlopen(request, timeout=20, context=trusted) as answer:  # noqa: S310 - loopback
@@ -351,9 +354,9 @@ def show(deployment: Deployment, clients: int, rounds: int) -> int:
     wait_for("a model on device 0", lambda: ask_device(deployment, 0, "/v1/recommendations?k=5")["model_round"], 60)
     before = titles(deployment)
     say(f"device 0 is offered: {', '.join(before)}")
-    liked = next(f"i{number:03d}" for number in range(3, 120, len(GENRES)))
-    ask_device(deployment, 0, "/v1/events", {"events": [{"item": liked, "kind": "purchase"}]})
-    say(f"after buying {liked}, at once and without the network: {', '.join(titles(deployment))}")
+    bought = ask_device(deployment, 0, "/v1/recommendations?k=5")["offers"][0]
+    ask_device(deployment, 0, "/v1/events", {"events": [{"item": bought["id"], "kind": "purchase"}]})
+    say(f"after buying {bought['title']}, at once and without the network: {', '.join(titles(deployment))}")
     say(f"its budget: {json.dumps(ask_device(deployment, 0, '/v1/budget'))}")
     for path in ("/", "/health", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/pull-messages"):
         say(f"a stranger asks the proxy for {path}: HTTP {through_proxy(deployment, path)}")

@@ -184,6 +184,8 @@ def carry_on(house: House, run: Run, grid: Grid, hooks: Hooks) -> Ending:
     """
     folder, job = run.folder, run.job
     tidy(folder)
+    closed = load_state(folder / CHECKPOINT) if (folder / CHECKPOINT).exists() else None
+    whole(folder, closed)
     ledger = _ledger(house, run)
     present = dict(job.nodes)  # whom a round asks; changed between rounds, when nobody looks at it
 
@@ -197,7 +199,7 @@ def carry_on(house: House, run: Run, grid: Grid, hooks: Hooks) -> Ending:
         settle(load_state(folder / CHECKPOINT))
 
     try:
-        state, attempts = _resumed(run, ledger)
+        state, attempts = _resumed(run, closed, ledger)
         hooks.opened(ledger)
         if state.stopped is None:
             settle(state)
@@ -230,12 +232,9 @@ def close_run(run: Run, ending: Ending) -> None:
     write_atomically(run.folder / SUMMARY, content.encode())
 
 
-def _resumed(run: Run, ledger: Ledger) -> tuple[State, dict[Any, int]]:
+def _resumed(run: Run, state: State | None, ledger: Ledger) -> tuple[State, dict[Any, int]]:
     """Where the run stands by checkpoint and ledger, and the tries of the round that was cut short."""
-    path = run.folder / CHECKPOINT
-    state = load_state(path) if path.exists() else None
-    whole(run.folder, state)
-    if state is not None and ledger.count < state.ledgers.get(SERVER_LEDGER, 0):
+    if state is not None and ledger.count < state.ledgers[SERVER_LEDGER]:
         raise RunError(f"{ledger.path}: holds {ledger.count} lines, fewer than the checkpoint counts: lines were lost")
     state, attempts = caught_up(state or initial_state(run.job, np.random.default_rng()), ledger.path)
     drop_rows(run.folder / "rounds.jsonl", state.round)

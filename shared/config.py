@@ -174,7 +174,7 @@ class PolicySection(Section):
 
 
 class TrendingSection(Section):
-    """What is trending: which events are recent, and how often it is asked."""
+    """Which events are recent, and how often what is trending is asked."""
 
     window_days: int = Field(
         7, ge=1, le=LONGEST_WINDOW, description="days, today included, whose events count, by each client's own clock"

@@ -309,7 +309,8 @@ def show(result: dict[str, Any], console: Console) -> None:
     where = result["machine"]
     table = Table(
         title=f"Serving on one core: lists of {result['k']}, histories of {result['history']} items",
-        caption=f"{where['cpu']}, load average {where['load']:.2f}",
+        caption=f"{where['cpu']}, load average {where['load']:.2f}; in brackets p99 of this thread's own work, "
+        "without what others on the machine took",
         box=SIMPLE,
     )
     table.add_column("")

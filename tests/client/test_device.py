@@ -8,10 +8,12 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from client.adapting import Adapted
 from client.answers import Wish
 from client.behaviour import Behaviour
 from client.device import open_device
 from client.home import Home
+from client.learning import adapted_bytes, adapted_of
 from client.trends import Trending, write_trending
 from client.vault import open_vault
 from shared.errors import ConfigError, DataError
@@ -97,15 +99,25 @@ def test_what_was_learned_survives_a_restart_and_is_sealed(home, device, serving
     assert b"gain" not in home.adapted.read_bytes()
 
 
-def test_what_was_learned_for_another_run_is_learned_anew(home, device, serving, monkeypatch):
+def test_what_was_learned_for_another_run_is_learned_anew(home, device, serving):
     serving(home=home)
     one = device()
-    one.record(viewed(1, 2, 3))
-    state = one._state
-    monkeypatch.setattr("client.device.adapted_of", lambda *_: None)
-    again = device()
-    assert again.status().adapted == 3
-    assert not np.array_equal(again._state.z, state.z)  # other negatives
+    one.record(viewed(*range(22)))
+    one.record(viewed(30))
+    assert one.status().adapted == 21
+    home.adapted.write_bytes(one.vault.seal("adapted", adapted_bytes(one._state, "another run")))
+    assert device().status().adapted == 20
+
+
+def test_what_was_learned_is_read_back_for_its_own_run_and_width_only():
+    state = Adapted(np.ones(16, np.float32), {"text": 0.5}, (np.full(16, 2, np.float32), {"text": 0.1}), 7)
+    content = adapted_bytes(state, "run")
+    back = adapted_of(content, "run", 16)
+    assert (back.gain, back.squares[1], back.events) == (state.gain, state.squares[1], 7)
+    assert np.array_equal(back.z, state.z)
+    assert np.array_equal(back.squares[0], state.squares[0])
+    assert adapted_of(content, "another", 16) is None
+    assert adapted_of(content, "run", 8) is None
 
 
 def test_what_is_forgotten_is_unlearned(home, device, serving):

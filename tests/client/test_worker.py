@@ -68,7 +68,7 @@ def local(plan):
 def test_an_honest_task_is_answered_with_a_vector_and_paid_for(kept, task, message, local, incoming):
     record, facts = answer(kept, incoming(message(task("statistics", plan=local))))
     assert "sealed" in record
-    assert facts == {"seated": False}
+    assert facts == {}
     assert [event["type"] for event in events(kept.home)] == ["opened", "plan", "intent", "result", "head"]
 
 
@@ -106,7 +106,7 @@ def test_a_tiny_cohort_is_declined_before_a_seat_is_taken(kept, task, table, pla
     session = table(None, task(plan=plan()), ["device"])
     record, facts = answer(kept, incoming(session.messages("join")["device"], "query.join"))
     assert is_constant(record)
-    assert facts == {"seated": False}
+    assert facts == {}
     assert any("consent.smallest_cohort: 4 clients" in why for why in reasons(kept.home))
 
 
@@ -248,9 +248,9 @@ def test_a_publication_of_another_server_or_from_before_is_declined(kept, catalo
 def joined(home, key, sent):
     with open_vault(home.vault, key) as vault:
         opened = Open(home, vault)
-        record, facts = answer(opened, sent)
+        record, _ = answer(opened, sent)
         worker._forget_host(opened)
-    return record, facts
+    return record
 
 
 def test_a_seat_outlives_the_worker_and_no_step_is_answered_twice(device, task, table, plan, incoming, host, history):
@@ -265,8 +265,8 @@ def test_a_seat_outlives_the_worker_and_no_step_is_answered_twice(device, task, 
         answers = {}
         for client, record in messages.items():
             if client == "device":
-                answers[client], facts = joined(home, key, incoming(record))
-                assert facts["seated"] == (step in {"join", "deal"})
+                answers[client] = joined(home, key, incoming(record))
+                assert (home.folder / "seat").exists() == (step in {"join", "deal"})
             else:
                 answers[client] = of_host(others, client, record)
         return answers
@@ -276,7 +276,7 @@ def test_a_seat_outlives_the_worker_and_no_step_is_answered_twice(device, task, 
     session = table(ask, task("statistics", plan=plan()), ["device", *"12345"])
     session.play("deal")
     deal = incoming(session.sent["deal"]["device"])
-    again, _ = joined(home, key, deal)
+    again = joined(home, key, deal)
     assert is_constant(again), "a seat that has dealt deals no second time"
     session.play()
     assert "device" not in session.masked(), "and is given up for it"
@@ -293,7 +293,7 @@ def test_a_whole_session_ends_with_the_sum(device, task, table, plan, incoming, 
         from client.host import answer as of_host
 
         return {
-            client: joined(home, key, incoming(record))[0] if client == "device" else of_host(others, client, record)
+            client: joined(home, key, incoming(record)) if client == "device" else of_host(others, client, record)
             for client, record in messages.items()
         }
 

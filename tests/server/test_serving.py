@@ -1,4 +1,4 @@
-"""The run loop of a deployed server, whole, with devices in memory instead of Flower: runs, waits, gives out, goes on."""
+"""The run loop of a deployed server, whole, with devices in memory: it runs, waits, gives out, and goes on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Device:
             self.host = Host(
                 {self.name: store},
                 catalogue,
-                self.folder / f"ledger-{self.number}.jsonl",
+                self.folder / "ledgers" / f"{self.number}.jsonl",
                 self.key,
                 system_randomness(),
                 consents={self.name: self.consent},
@@ -206,6 +206,7 @@ def deployment(new_house, tmp_path, now, answer):
         write_promise(house, house.config(), None)
         plan = plan_of(house.config(), {"update": 100, "profile": 100})
         consent = consent_to(plan).model_copy(update={"epsilon_per_period": 100.0, "epsilon_lifetime": 100.0})
+        (tmp_path / "ledgers").mkdir()
         server = public_hex(own_key(house.ledger_key))
         devices = [Device(number, tmp_path, server, consent) for number in range(1, enrolled + 1)]
         for device in devices:
@@ -236,11 +237,10 @@ def test_a_run_goes_from_enrolment_to_its_model_on_every_device_and_its_audit_pa
         assert numbers == sorted(set(numbers))
         assert device.publications[0].model is None  # a device has the run's catalogue before its first task
     at.close()
-    ledgers = [device.folder / f"ledger-{device.number}.jsonl" for device in at.devices]
     keys = at.folder / "keys.json"
     named = {device.name: public_hex(device.key) for device in at.devices}
     keys.write_text(json.dumps({"server": at.devices[0].server, "clients": named}))
-    report = verify(read_evidence(at.runs[0], client_ledgers=ledgers, keys=keys, empirical=False))
+    report = verify(read_evidence(at.runs[0], client_ledgers=at.folder / "ledgers", keys=keys, empirical=False))
     assert [finding for finding in report.findings if finding.outcome == "fail"] == []
 
 
@@ -516,9 +516,14 @@ def test_one_process_serves_a_house_and_says_when_it_fails(deployment, monkeypat
 def test_a_run_whose_files_are_not_those_it_began_with_is_refused(deployment, monkeypatch):
     at = deployment()
     loop = at.loop()
-    monkeypatch.setattr(
-        loop, "_between", lambda state: (_ for _ in ()).throw(KilledError) if state.round else [*loop.run.job.clients]
-    )
+    between = loop._between
+
+    def die_after_one(state):
+        if state.round == 1:
+            raise KilledError
+        return between(state)
+
+    monkeypatch.setattr(loop, "_between", die_after_one)
     with pytest.raises(KilledError):
         loop.one_run()
     at.restarted()
