@@ -12,7 +12,6 @@ declines it, so that a round does not wait for who cannot answer any more. What 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -20,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, cast
 
@@ -32,7 +31,7 @@ from client.own_log import log
 from client.power import reason_to_wait
 from client.settings import Settings
 from client.worker import read_frame, send_frame, send_message
-from shared.errors import DataError, FedrecallError, ProtocolError
+from shared.errors import FedrecallError, ProtocolError
 from shared.files import sync_folder, write_atomically
 from shared.protocol import declined_record
 
@@ -43,7 +42,6 @@ FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0  # seconds between tries of a server that i
 LOOK_AROUND: Final = 30.0  # seconds between looks at battery and network
 DAY: Final = 86_400.0  # seconds
 UNANSWERED: Final = "unanswered"
-LOCK: Final = "agent.lock"
 
 
 @dataclass
@@ -83,21 +81,6 @@ class Agent:
     shelf_behind: bool = True
     next_day: float = 0.0
     reached: bool = False
-
-
-@contextmanager
-def alone(home: Home) -> Iterator[None]:
-    """Be the only agent of a device.
-
-    Raises:
-        DataError: there is one.
-    """
-    with (home.folder / LOCK).open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"{home.folder}: an agent runs here already") from error
-        yield
 
 
 def run(agent: Agent, *, until: float = float("inf")) -> None:

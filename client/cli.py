@@ -102,8 +102,8 @@ def run_command(
 @app.command("open", cls=PlainCommand)
 def open_command(home: HomeOption = None) -> None:
     """Print the address of this device's page, with its token: whoever has it can see and change what the page can."""
+    from client.home_lock import is_running  # noqa: PLC0415 - as above
     from client.settings import read_settings  # noqa: PLC0415 - as above
-    from client.standing import is_running  # noqa: PLC0415 - as above
 
     device = device_home(home)
     port = read_settings(device).api_port
@@ -134,7 +134,7 @@ def rotate_key_command(
     keyring: Annotated[bool, typer.Option("--keyring", help="Let the system's keyring keep the new key.")] = False,
 ) -> None:
     """Another key for the vault: every page is sealed anew. The agent must not be running."""
-    from client.agent import alone  # noqa: PLC0415 - as above
+    from client.home_lock import alone  # noqa: PLC0415 - as above
     from client.vault_key import rotate  # noqa: PLC0415 - as above
 
     device = device_home(home)

@@ -7,11 +7,13 @@ did (:meth:`Device.refresh`).
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -75,8 +77,11 @@ class Device:
             if len(events) > REPLAYED:
                 self._learn_anew()
                 return stored
+            late = any(one > other for one, other in pairwise([self._newest, *(each.time for each in events)]))
             for one in events:
                 self._take(self._shelf, one)
+            if late:  # what came after what it came before: a history is in the order of time
+                self._history = _history(self.vault.events(), self._shelf, self.vault.secret())
             self._keep()
             return stored
 
@@ -127,10 +132,12 @@ class Device:
             How many went.
         """
         with self._lock:
-            gone = self.vault.purge(self._clock(), ttl_days)
-            if gone:
-                self._learn_anew()
-            return gone
+            before = self.vault.epoch()
+            try:
+                return self.vault.purge(self._clock(), ttl_days)
+            finally:  # a disk that refuses while the file is tidied keeps no event alive
+                if self.vault.epoch() != before:
+                    self._learn_anew()
 
     def stored(self) -> Summary:
         """What is stored."""
@@ -194,11 +201,13 @@ class Device:
 
     def _read_behaviour(self) -> None:
         """History and personal part, for the shelf that is served."""
-        self._history, self._state = _history(events_of(()), None, b""), unadapted(0)
+        self._history, self._state, self._newest = _history(events_of(()), None, b""), unadapted(0), -math.inf
+        self._epoch = self.vault.epoch()  # before the events, so that nothing forgotten meanwhile is sealed as if it stood
         shelf = self._shelf
         if shelf is None:
             return
         events = self.vault.events()
+        self._newest = float(events.time[-1]) if len(events) else -math.inf
         self._history = _history(events, shelf, self.vault.secret())
         if self._learn and shelf.model is not None:
             kept = self._kept(shelf.model.run, shelf.model.spec.rank)
@@ -208,8 +217,8 @@ class Device:
         """After much has changed: what was learned before is dropped."""
         self._home.adapted.unlink(missing_ok=True)
         self._sources = {}
+        self._written = self.vault.changed()  # before it is read: what another process writes meanwhile is read again
         self._read_behaviour()
-        self._written = self.vault.changed()
         self._keep()
 
     def _learned_from(self, shelf: MappedShelf, events: Events) -> Adapted:
@@ -220,6 +229,7 @@ class Device:
 
     def _take(self, shelf: MappedShelf, one: Behaviour) -> None:
         """One event into the history, and a step of learning from it."""
+        self._newest = max(self._newest, one.time)
         event = _event(shelf, one)
         if event is None:
             return
@@ -228,11 +238,14 @@ class Device:
         self._history = with_event(self._history, event)
 
     def _keep(self) -> None:
-        """Write what was learned; without waiting for the disk, as it can be learned again from the events."""
+        """Write what was learned; without waiting for the disk, as it can be learned again from the events.
+
+        Not where another process made the vault forget since: the next :meth:`refresh` learns anew then.
+        """
         if self._learn and self._shelf is not None and self._shelf.model is not None:
-            sealed = self.vault.seal(_ADAPTED, adapted_bytes(self._state, self._shelf.model.run))
             draft = self._home.adapted.with_suffix(".new")
-            with suppress(OSError):
+            with suppress(OSError, DataError):
+                sealed = self.vault.seal(_ADAPTED, adapted_bytes(self._state, self._shelf.model.run), self._epoch)
                 draft.write_bytes(sealed)
                 draft.replace(self._home.adapted)
 
@@ -259,7 +272,7 @@ def open_device(home: Home, key: bytes, *, learn: bool = True, clock: Callable[[
         clock: unix seconds.
 
     Raises:
-        DataError: the vault is missing, damaged, or another key opens it.
+        DataError: the vault is damaged, or another key opens it; where there is none, an empty one is made.
     """
     return Device(home, key, open_vault(home.vault, key), learn=learn, clock=clock)
 

@@ -60,18 +60,16 @@ from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
-    get_object_children_ids_from_object_content,
     get_object_tree,
-    get_object_type_from_object_content,
     iterate_object_tree,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Proto
 
 from shared.errors import FedrecallError, ProtocolError
 from shared.parcels import opened, parcel
+from shared.wire import message_of
 
 VERSIONS: Final = ("1.41", "1.42")
 LARGEST: Final = 1 << 29  # bytes of one message; a catalogue of a million items with 64 numbers each fits
@@ -257,14 +255,10 @@ def content_of(incoming: Incoming) -> RecordDict:
     Raises:
         ProtocolError: the objects are no message, or would grow beyond :data:`LARGEST` bytes when put together.
     """
-    try:
-        _check_size(incoming.objects)
-        message = inflate_object_from_contents(incoming.root, dict(incoming.objects))
-        if isinstance(message, Message) and message.has_content():
-            return opened(message.content)
-    except _HOSTILE as error:
-        raise ProtocolError(f"malformed message: {type(error).__name__}: {error}"[:300]) from error
-    raise ProtocolError("a message without content")
+    message = message_of(incoming.root, incoming.objects, LARGEST)
+    if not message.has_content():
+        raise ProtocolError("a message without content")
+    return opened(message.content)
 
 
 def pack(record: RecordDict) -> bytes:
@@ -282,18 +276,6 @@ def unpack(raw: bytes) -> RecordDict:
         return recorddict_from_proto(ProtoRecordDict.FromString(raw))
     except _HOSTILE as error:
         raise ProtocolError("not a record") from error
-
-
-def _check_size(objects: Mapping[str, bytes]) -> None:
-    """An array names its chunks by number, and may name one a million times over."""
-    total = 0
-    for content in objects.values():
-        if get_object_type_from_object_content(content) == "Array":
-            children = get_object_children_ids_from_object_content(content)
-            indices = json.loads(content[content.index(b"\0") + 1 :])["arraychunk_ids"]
-            total += sum(len(objects[children[index]]) for index in indices)
-    if total > LARGEST:
-        raise ProtocolError(f"arrays of {total} bytes, at most {LARGEST} are taken")
 
 
 def _present(made: Link, known: int) -> int:

@@ -7,13 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from client.agent import Agent, alone, run
 from client.device import Device, open_device
 from client.home import Home
+from client.home_lock import alone
 from client.own_log import log
 from client.settings import Settings, read_settings
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:
+    from client.agent import Agent
 
 
 def live(home: Home, key: bytes, ready: Callable[[str], None]) -> None:
@@ -30,7 +34,9 @@ def live(home: Home, key: bytes, ready: Callable[[str], None]) -> None:
     """
     settings = read_settings(home)
     with alone(home), _device(home, key, settings) as device, _served(home, device, settings.api_port) as page:
-        agent = Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
+        from client.agent import run  # noqa: PLC0415 - flwr: the person is served while it is imported
+
+        agent = _agent(home, key, settings, device)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stopper(agent))
         log(home, "started")
@@ -48,10 +54,18 @@ def visit(home: Home, key: bytes, seconds: float) -> bool:
         ConfigError: the settings cannot be read.
     """
     settings = read_settings(home)
+    from client.agent import run  # noqa: PLC0415 - as above
+
     with alone(home), _device(home, key, settings) as device:
-        agent = Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
+        agent = _agent(home, key, settings, device)
         run(agent, until=agent.clock() + seconds)
     return agent.reached
+
+
+def _agent(home: Home, key: bytes, settings: Settings, device: Device) -> Agent:
+    from client.agent import Agent  # noqa: PLC0415 - as above
+
+    return Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
 
 
 @contextmanager

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from client.account import Cap
-from client.agent import alone
 from client.enrolling import own_name, read_server
 from client.home import Home
+from client.home_lock import is_running
 from client.own_log import Fact, last_lines
 from client.privacy_view import budget
 from client.published import current
 from client.settings import read_settings
-from shared.errors import DataError
 
 NEWEST = 5  # lines of the log
 
@@ -89,10 +87,3 @@ def told(view: Overview) -> Iterator[str]:
     for line in view.log:
         facts = ", ".join(f"{name} {fact}" for name, fact in line.items() if name not in {"at", "event"})
         yield f"{line.get('at')} {line.get('event')}" + (f": {facts}" if facts else "")
-
-
-def is_running(home: Home) -> bool:
-    """Whether an agent runs on a device."""
-    with suppress(DataError), alone(home):
-        return False
-    return True

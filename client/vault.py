@@ -39,6 +39,7 @@ from client.vault_file import (
     connected,
     create,
     in_words,
+    key_name,
     put_head,
     read_events,
     read_head,
@@ -178,15 +179,27 @@ class Vault:
         with self._lock, in_words(self.path):
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def seal(self, name: str, plain: bytes) -> bytes:
+    def epoch(self) -> bytes:
+        """A name of the key that the events are under: another one once anything was forgotten, by whichever process."""
+        with self._transaction("DEFERRED"):
+            return key_name(self._head().key)
+
+    def seal(self, name: str, plain: bytes, epoch: bytes) -> bytes:
         """Seal something that was learned from the events; it can be opened until anything is forgotten.
 
         Args:
             name: what it is, to open it by.
             plain: the content.
+            epoch: of :meth:`epoch`, from before the events were read that it was learned from.
+
+        Raises:
+            DataError: something was forgotten since, which the content may still know.
         """
         with self._transaction("DEFERRED"):
-            return seal(self._head().key, f"kept {name}", plain)
+            head = self._head()
+            if key_name(head.key) != epoch:
+                raise DataError(f"{name}: learned before something was forgotten; make it anew")
+            return seal(head.key, f"kept {name}", plain)
 
     def unseal(self, name: str, sealed: bytes) -> bytes:
         """Open what :meth:`seal` gave.
@@ -201,7 +214,7 @@ class Vault:
             raise DataError(f"{name}: damaged, or sealed before something was forgotten; make it anew") from error
 
     def purge(self, now: float, ttl_days: int) -> int:
-        """Drop events that are older than their time to live.
+        """Drop events that are older than their time to live, for good: what stays is sealed under a fresh page key.
 
         Args:
             now: unix seconds.
@@ -216,7 +229,8 @@ class Vault:
             old = events.time < now - ttl_days * DAY
             if not old.any():
                 return 0
-            self._save(replace_events(self._connection, head, events.taken(~old)), self._key)
+            fresh = replace(head, key=os.urandom(KEY))
+            self._save(replace_events(self._connection, fresh, events.taken(~old)), self._key)
         self._tidy()
         return int(old.sum())
 

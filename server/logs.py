@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -94,8 +95,8 @@ def relay(lines: IO[bytes]) -> None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[IO[bytes]]:
-    """The reading end of a named pipe, made if need be; it ends when the block does, however writers come and go.
+def relaying(path: Path) -> Iterator[None]:
+    """Log what comes through a named pipe, made if need be, for as long as the block goes on.
 
     Raises:
         OSError: the disk refuses.
@@ -107,7 +108,10 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     writer = os.open(path, os.O_WRONLY)  # without any writer the reader would see the end of the file
+    copying = threading.Thread(target=relay, args=(os.fdopen(reader, "rb"),), daemon=True)
+    copying.start()
     try:
-        yield os.fdopen(reader, "rb")
+        yield
     finally:
         os.close(writer)
+        copying.join(5.0)

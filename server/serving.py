@@ -22,7 +22,6 @@ from server.control import Standing, lock_of, pipe_of, stopping_of, write_standi
 from server.enrolling import Enrolled, read_clients
 from server.house import House, house_at
 from server.logs import PipeHandler, event, logging_to
-from server.parcelling import ParcelGrid
 from server.promise import check_promised
 from server.publishing import Given, Publisher, issue_of, read_given, write_given
 from server.resuming import alone
@@ -54,7 +53,6 @@ def serve(grid: Grid) -> None:
         alone(lock_of(house), f"{house.folder}: another process serves this house"),
     ):
         event("serving", pid=os.getpid())
-        grid = ParcelGrid(grid)
         loop = Loop(house, grid, Publisher(house, grid, own_key(house.ledger_key)), read_given(house))
         try:
             while True:

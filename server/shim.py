@@ -38,6 +38,7 @@ _SERVER: Final = '''"""The run loop of the installed package."""
 
 from flwr.serverapp import ServerApp
 
+from server.flower_grid import FlowerGrid
 from server.serving import serve
 
 app = ServerApp()
@@ -46,7 +47,7 @@ app = ServerApp()
 @app.main()
 def main(grid, context):
     """Serve until the house is closed."""
-    serve(grid)
+    serve(FlowerGrid(grid))
 '''
 _CLIENT: Final = '''"""The installed client, for stock SuperNodes."""
 

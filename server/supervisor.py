@@ -23,7 +23,7 @@ from server import enrolling, superlink
 from server.children import STEADY, Backoff, Child
 from server.control import lock_of, pipe_of, read_standing, stopping_of
 from server.house import House, ServiceSection
-from server.logs import event, logging_to, reading, relay
+from server.logs import event, logging_to, relaying
 from server.metrics import Vitals
 from server.operator_api import make_operator_api, make_operator_server
 from server.promise import check_promised
@@ -60,14 +60,13 @@ def up(house: House, stream: IO[str] = sys.stderr) -> int:
     with (
         alone(house.lock, f"{house.folder}: is up already"),
         logging_to(logging.StreamHandler(stream), "supervisor"),
-        reading(pipe_of(house)) as pipe,
+        relaying(pipe_of(house)),
     ):
         stopping_of(house).unlink(missing_ok=True)
         superlink.write_connection(house, service)
         write_app(house)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
-        threading.Thread(target=relay, args=(pipe,), daemon=True).start()
         supervisor = Supervisor(house, service)
         event("up", folder=str(house.folder))
         try:

@@ -352,6 +352,7 @@ def device(made_device, tmp_path, catalogue, consent):
     """A device that agrees to anything of ``SERVER``, with the catalogue, twelve events, and its vault's key."""
     import json
     import shutil
+    import time
 
     from client.consent import write_consent
     from client.home import Home
@@ -367,7 +368,8 @@ def device(made_device, tmp_path, catalogue, consent):
     home.server.write_text(json.dumps(said), encoding="utf-8")
     save_catalogue(catalogue, catalogue_path(home, catalogue.version()))
     with open_vault(home.vault, key) as vault:
-        vault.record([Behaviour(f"i{3 * n}", "purchase", 1e9 + n) for n in range(12)])
+        yesterday = time.time() - 86_400  # an agent deletes what is years old
+        vault.record([Behaviour(f"i{3 * n}", "purchase", yesterday + n) for n in range(12)])
     return home, key
 
 

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import RecordDict
 
 import client.agent
-from client.agent import UNANSWERED, Agent, alone, dismiss, run
+from client.agent import UNANSWERED, Agent, dismiss, run
 from client.enrolling import remembered_node
 from client.fleet_link import Incoming, LinkError, RefusedError, pack
+from client.home_lock import alone
 from client.own_log import last_lines
 from client.settings import Settings, read_settings
 from client.shelving import read_current

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from client import cli
-from client.agent import alone
 from client.consent import read_consent
+from client.home_lock import alone
 from client.vault import open_vault
 from client.vault_key import unlock
 from shared.history import KINDS

@@ -105,7 +105,7 @@ def test_what_was_learned_for_another_run_is_learned_anew(home, device, serving)
     one.record(viewed(*range(22)))
     one.record(viewed(30))
     assert one.status().adapted == 21
-    home.adapted.write_bytes(one.vault.seal("adapted", adapted_bytes(one._state, "another run")))
+    home.adapted.write_bytes(one.vault.seal("adapted", adapted_bytes(one._state, "another run"), one.vault.epoch()))
     assert device().status().adapted == 20
 
 

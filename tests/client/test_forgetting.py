@@ -20,7 +20,7 @@ def home(tmp_path):
     home = Home(tmp_path)
     with open_vault(home.vault, KEY) as vault:
         vault.record([Behaviour(item, "view", float(time)) for time in range(10) for item in ("keep", "drop")])
-        home.adapted.write_bytes(vault.seal("adapted", b"learned"))
+        home.adapted.write_bytes(vault.seal("adapted", b"learned", vault.epoch()))
     ledger = create_ledger(home.ledger, own_key(home.ledger_key), {"type": "opened"})
     ledger.append([{"type": "decline", "client": "device", "clause": "test"}], head=1)
     ledger.close()

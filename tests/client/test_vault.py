@@ -316,7 +316,7 @@ def test_events_past_their_time_to_live_go_and_the_others_stay(path):
     day = 86_400.0
     with open_vault(path, KEY) as vault:
         vault.record([Behaviour("old", "view", 9 * day), Behaviour("young", "view", 10 * day)] * 300)
-        kept = vault.seal("adapted", b"learned")
+        kept = vault.seal("adapted", b"learned", vault.epoch())
         assert vault.purge(20 * day, 10) == 300
         assert set(items(vault)) == {"young"}
         assert vault.purge(20 * day, 10) == 0
@@ -327,7 +327,7 @@ def test_events_past_their_time_to_live_go_and_the_others_stay(path):
 
 def test_what_was_learned_opens_under_its_name_until_something_is_forgotten(path):
     with open_vault(path, KEY) as vault:
-        sealed = vault.seal("adapted", b"learned")
+        sealed = vault.seal("adapted", b"learned", vault.epoch())
         assert b"learned" not in sealed
         assert vault.unseal("adapted", sealed) == b"learned"
         for name, bad in (("other", sealed), ("adapted", sealed[:-1]), ("adapted", b"")):

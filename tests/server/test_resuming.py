@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path):
     assert not held(lock)
     with alone(lock, "busy"):
         assert held(lock)
-        with pytest.raises(RunError, match="^busy$"), alone(lock, "busy"):
+        with pytest.raises(RunError, match=r"^busy$"), alone(lock, "busy"):
             pytest.fail("two of them")
     assert not held(lock)
 
@@ -50,11 +51,9 @@ def test_a_ledger_is_begun_with_its_first_whole_line(tmp_path):
 
 
 def test_a_ledger_that_the_checkpoint_knows_must_be_there(tmp_path):
-    class State:
-        ledgers = {"ledger.jsonl": 3, "clients.jsonl": 0}
-
+    state = SimpleNamespace(ledgers={"ledger.jsonl": 3, "clients.jsonl": 0})
     with pytest.raises(RunError, match="counts 3 lines: what was spent is not known"):
-        whole(tmp_path, State)
+        whole(tmp_path, state)
     os.close(os.open(tmp_path / "ledger.jsonl", os.O_CREAT))
-    whole(tmp_path, State)
+    whole(tmp_path, state)
     whole(tmp_path, None)

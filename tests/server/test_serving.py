@@ -8,18 +8,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 import server.running
 from client.consent import consent_to
-from client.folder import system_day, system_randomness
-from client.host import Host, answer
-from client.store import ClientStore
 from server import enrolling
 from server.control import lock_of, read_standing, stopping_of
 from server.oversight import give_order, standing
@@ -33,16 +28,12 @@ from server.stock_orders import import_items
 from server.superlink import HOUSE
 from shared.audit.reading import read_evidence
 from shared.audit.verify import verify
-from shared.catalogue import catalogue_of
-from shared.catalogue_change import apply_change, change_of
 from shared.errors import FedrecallError, RunError
-from shared.history import History
 from shared.keys import own_key
 from shared.policy.orders import Order
 from shared.privacy.chain import read_ledger
 from shared.privacy.ledger import public_hex
-from shared.protocol import declined_record
-from shared.publication import ROUTE, parse_publication, received_record
+from shared.publication import ROUTE
 
 CLIENTS = 4
 SETS = (
@@ -55,61 +46,6 @@ SETS = (
     "policy.k=10",
 )
 ITEMS = 40
-
-
-def history(seed):
-    rng = np.random.default_rng(seed)
-    return History(
-        item=rng.choice(ITEMS, 12, replace=False).astype(np.int32),
-        kind=np.zeros(12, np.int8),
-        count=np.ones(12, np.float32),
-        dwell=np.zeros(12, np.float32),
-        rating=np.full(12, np.nan, np.float32),
-        time=np.sort(rng.uniform(1.7e9, 1.71e9, 12)),
-        held_out=np.arange(12) % 6 == 0,
-    )
-
-
-class Device:
-    """What an agent does, without its files."""
-
-    def __init__(self, number, folder, server, consent):
-        self.key = Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
-        self.name = self.key.public_key().public_bytes_raw().hex()[:16]
-        self.number, self.folder, self.server, self.consent = number, folder, server, consent
-        self.online, self.catalogues, self.host, self.publications = True, {}, None, []
-
-    def take(self, record):
-        issue = parse_publication(record, self.server)
-        if self.publications and issue.number < self.publications[-1].number:
-            return declined_record()
-        if issue.base and issue.base not in self.catalogues:
-            return declined_record()
-        if issue.change:
-            got = catalogue_of(issue.change, "") if not issue.base else None
-            got = got or apply_change(self.catalogues[issue.base], change_of(issue.change, ""))
-            self.catalogues[got.version()] = got
-        if issue.model is not None and issue.model.trained not in self.catalogues:
-            return declined_record()
-        assert issue.catalogue in self.catalogues
-        self.publications.append(issue)
-        return received_record()
-
-    def answer(self, record):
-        if self.host is None and self.catalogues:
-            catalogue = next(reversed(self.catalogues.values()))
-            store = ClientStore(self.name, ("me",), (history(self.number),))
-            self.host = Host(
-                {self.name: store},
-                catalogue,
-                self.folder / "ledgers" / f"{self.number}.jsonl",
-                self.key,
-                system_randomness(),
-                consents={self.name: self.consent},
-                clock=system_day,
-                identity=lambda _client: self.key,
-            )
-        return declined_record() if self.host is None else answer(self.host, self.name, record)
 
 
 class Fleet(Grid):
@@ -156,8 +92,8 @@ class Fleet(Grid):
 class Deployment:
     """A house, its devices, and the loop over them; every pause of the loop is one tick of the test's script."""
 
-    def __init__(self, house, folder, devices, now):
-        self.house, self.folder, self.now = house, folder, now
+    def __init__(self, house, folder, devices, now, another):
+        self.house, self.folder, self.now, self.another = house, folder, now, another
         self.devices, self.fleet = devices, Fleet(devices)
         self.ticks = 0
 
@@ -193,7 +129,7 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(new_house, tmp_path, now, answer):
+def deployment(new_house, tmp_path, now, answer, device):
     def made(*sets, clients=CLIENTS, enrolled=CLIENTS):
         house = new_house(*SETS, *sets, clients=clients)
         with (tmp_path / "items.csv").open("w", newline="") as file:
@@ -208,12 +144,12 @@ def deployment(new_house, tmp_path, now, answer):
         consent = consent_to(plan).model_copy(update={"epsilon_per_period": 100.0, "epsilon_lifetime": 100.0})
         (tmp_path / "ledgers").mkdir()
         server = public_hex(own_key(house.ledger_key))
-        devices = [Device(number, tmp_path, server, consent) for number in range(1, enrolled + 1)]
-        for device in devices:
-            enrolling.approve(house, answer(enrolling.invite(house, "op", 1, now), device.number), "op", now)
+        devices = [device(number, tmp_path, server, consent) for number in range(1, enrolled + 1)]
+        for each in devices:
+            enrolling.approve(house, answer(enrolling.invite(house, "op", 1, now), each.number), "op", now)
         numbers = iter(range(1, enrolled + 1))
         enrolling.settle(house, lambda _key: next(numbers), lambda _node: None)
-        opened.append(Deployment(house, tmp_path, devices, now))
+        opened.append(Deployment(house, tmp_path, devices, now, device))
         return opened[-1]
 
     opened = []
@@ -251,7 +187,7 @@ def test_a_run_begins_when_enough_are_enrolled_and_the_standing_says_what_it_wai
     def script(tick):
         said.append(read_standing(at.house).waiting)
         if tick == 2:
-            device = Device(4, at.folder, at.devices[0].server, at.devices[0].consent)
+            device = at.another(4, at.folder, at.devices[0].server, at.devices[0].consent)
             at.devices.append(device)
             at.fleet.devices[4] = device
             request = answer(enrolling.invite(at.house, "op", 1, at.now), 4)

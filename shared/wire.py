@@ -1,0 +1,67 @@
+"""A message put together from the objects that Flower moves it in; hostile ones are refused, and grow no memory.
+
+Flower's own parser trusts its peer: it raises whatever comes, and puts an array together from pieces that may be named
+a million times over. Both sides of this package therefore come through here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from flwr.app import Message
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_children_ids_from_object_content,
+    get_object_type_from_object_content,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from shared.errors import ProtocolError
+
+# What Flower's parsers raise on hostile objects.
+_HOSTILE: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    DecodeError,
+)
+
+
+def message_of(root: str, objects: Mapping[str, bytes], largest: int) -> Message:
+    """The message whose objects these are.
+
+    Args:
+        root: id of the object that is the whole message.
+        objects: object id -> bytes.
+        largest: bytes that its arrays may have, put together.
+
+    Raises:
+        ProtocolError: they are no message, or would grow beyond ``largest``.
+    """
+    try:
+        _check_size(objects, largest)
+        message = inflate_object_from_contents(root, dict(objects))
+    except _HOSTILE as error:
+        raise ProtocolError(f"malformed message: {type(error).__name__}: {error}"[:300]) from error
+    if not isinstance(message, Message):
+        raise ProtocolError("an object that is no message")
+    return message
+
+
+def _check_size(objects: Mapping[str, bytes], largest: int) -> None:
+    """An array names its chunks by number, and may name one a million times over."""
+    total = 0
+    for content in objects.values():
+        if get_object_type_from_object_content(content) == "Array":
+            children = get_object_children_ids_from_object_content(content)
+            indices = json.loads(content[content.index(b"\0") + 1 :])["arraychunk_ids"]
+            total += sum(len(objects[children[index]]) for index in indices)
+    if total > largest:
+        raise ProtocolError(f"arrays of {total} bytes, at most {largest} are taken")
