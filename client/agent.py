@@ -38,7 +38,7 @@ from shared.protocol import declined_record
 FAST, SLOWER = 0.2, 1.3  # seconds to the first question after an answer, and how much longer each next one waits
 GRACE: Final = 20.0  # seconds that a worker may go on when the agent is to end
 LONGEST_TASK: Final = 3600.0  # seconds; then a worker is taken to hang
-FIRST_WAIT, LONGEST_WAIT = 2.0, 60.0  # seconds between tries of a server that is gone
+FIRST_WAIT, LONGER, LONGEST_WAIT = 1.0, 1.5, 60.0  # seconds between tries of a server that is gone, and how they grow
 LOOK_AROUND: Final = 30.0  # seconds between looks at battery and network
 DAY: Final = 86_400.0  # seconds
 UNANSWERED: Final = "unanswered"
@@ -109,7 +109,7 @@ def run(agent: Agent, *, until: float = float("inf")) -> None:
             if why:
                 jitter = random.uniform(0.8, 1.2)  # so that devices do not all come back at once
                 agent.stop.wait(max(0.0, min(wait * jitter, until - agent.clock())))
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = min(wait * LONGER, LONGEST_WAIT)
     finally:
         dismiss(agent)
         if agent.shelver is not None:  # it may be killed anywhere, and is started again with the next agent

@@ -161,7 +161,8 @@ def put_consent(own: Own, changes: Annotated[dict[str, Any], Body(description="c
         consent, why_not = consent_of(own.home)
         if consent is None and own.home.consent.exists():
             raise HTTPException(409, f"{why_not} (nothing is taken part in; correct the file, or delete it)")
-        changed = validate(Consent, (consent or Consent()).model_dump() | changes, "consent")
+        # Where there is none, nothing was agreed to: a clause alone must not switch anything on.
+        changed = validate(Consent, (consent or Consent(enabled=False)).model_dump() | changes, "consent")
         write_consent(changed, own.home.consent)
     return ConsentSaid(changed, "")
 
@@ -175,7 +176,7 @@ def post_forget(own: Own, said: ToForget) -> Receipt:
 @router.get("/export")
 def get_export(own: Own) -> JSONResponse:
     """Everything about this person in one JSON document (GDPR, articles 15 and 20), not encrypted any more."""
-    content = export(own.device.vault, own.home.ledger, own.home.consent)
+    content = export(own.device.vault, own.home)
     return JSONResponse(content, headers={"content-disposition": 'attachment; filename="fedrecall-export.json"'})
 
 

@@ -20,6 +20,7 @@ from shared.errors import DataError
 from shared.history import KINDS, NOT_INTERESTED, History
 
 LONGEST_ID: Final = 200  # characters of an item's id, as shared/publication.py has it
+LATEST: Final = 1e11  # unix seconds, in the year 5138; in milliseconds it is 1973
 FEWEST_LIKED: Final = 10  # liked items from which on some are held out
 HELD_OUT: Final = 10  # one in so many
 # A later one says more than an earlier (client/store.py folds one event at a time by the same order).
@@ -34,7 +35,7 @@ class Behaviour:
     Attributes:
         item: the item's own id, 1 to 200 characters.
         kind: one of ``KINDS``.
-        time: unix seconds.
+        time: unix seconds, 0 to ``LATEST``.
         dwell: 0..1, 0 where unknown.
         rating: 0..1, NaN where there is none.
 
@@ -49,12 +50,12 @@ class Behaviour:
     rating: float = math.nan
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.item, str) and 1 <= len(self.item) <= LONGEST_ID and self.item.isprintable()):
+        if not (isinstance(self.item, str) and is_id(self.item)):
             raise DataError(f"event: item {self.item!r:.80}; an id is a text of 1 to {LONGEST_ID} printable characters")
         if self.kind not in KINDS:
             raise DataError(f"event: kind {self.kind!r:.80}; choose one of {', '.join(KINDS)}")
-        if not math.isfinite(self.time):
-            raise DataError(f"event: time {self.time}; expected unix seconds")
+        if not 0 <= self.time < LATEST:
+            raise DataError(f"event: time {self.time}; expected unix seconds, 0 to {LATEST:.0e}, no milliseconds")
         if not 0 <= self.dwell <= 1:
             raise DataError(f"event: dwell {self.dwell}; must lie between 0 and 1")
         if not (math.isnan(self.rating) or 0 <= self.rating <= 1):
@@ -196,6 +197,11 @@ def history_of(events: Iterable[Behaviour], ids: Sequence[str], secret: bytes) -
         time=run.time[starts][first],
         held_out=_held_out(names, kind != NOT_INTERESTED, secret)[first],
     )
+
+
+def is_id(item: str) -> bool:
+    """Whether an event may name an item so."""
+    return 1 <= len(item) <= LONGEST_ID and item.isprintable()
 
 
 def pseudonym(item: str, secret: bytes, purpose: str) -> bytes:

@@ -25,6 +25,7 @@ from client.device_cli import (
 )
 from client.person_cli import add_commands
 from shared.errors import DataError, FedrecallError
+from shared.printable import printable
 from shared.terminal import PlainCommand
 
 app: Final = typer.Typer(
@@ -120,7 +121,7 @@ def status_command(home: HomeOption = None, as_json_: AsJson = False) -> None:
     from client.standing import overview, told  # noqa: PLC0415 - as above
 
     view = overview(device_home(home))
-    typer.echo(as_json(view) if as_json_ else "\n".join(told(view)))
+    typer.echo(as_json(view) if as_json_ else "\n".join(map(printable, told(view))))
 
 
 @app.command("rotate-key", cls=PlainCommand)
@@ -158,7 +159,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False) or OK
     except FedrecallError as error:
-        typer.echo(f"fedrecall-client: {error}", err=True)
+        typer.echo(f"fedrecall-client: {printable(str(error))}", err=True)
         code = USAGE
     except OSError as error:
         typer.echo(f"fedrecall-client: {error.filename or 'the disk'}: {error.strerror or error}", err=True)

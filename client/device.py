@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,7 @@ from client.answers import Answer, Explained, Source, Standing, Wish
 from client.behaviour import Behaviour, Events, events_of, history_of
 from client.forgetting import Receipt, forget
 from client.home import Home
-from client.learning import REPLAYED, adapted_bytes, adapted_of, learned, relearned
+from client.learning import ADAPTED, REPLAYED, adapted_bytes, adapted_of, learned, relearned
 from client.mapped import NOBODY, MappedShelf
 from client.reasons import explained
 from client.recommending import check_request
@@ -36,7 +35,6 @@ from client.vault import Summary, Vault, open_vault
 from shared.errors import DataError
 from shared.history import History
 
-_ADAPTED: Final = "adapted"
 _NO_CATALOGUE: Final = "No catalogue has come from the server yet, so there is nothing to show."
 _Stamp = tuple[int, int] | None
 
@@ -54,7 +52,7 @@ class Device:
         self._current, self._trends = NOTHING, NOTHING_TRENDS
         self._stamps: tuple[_Stamp, _Stamp] = (None, None)
         self._written = vault.changed()
-        self._trouble = ""
+        self._trouble, self._newest = "", -math.inf
         self._sources: dict[str, Source] = {}
         self._trending = self._unavailable = NO_ITEMS
         self._read_behaviour()
@@ -77,10 +75,8 @@ class Device:
             if len(events) > REPLAYED:
                 self._learn_anew()
                 return stored
-            late = any(one > other for one, other in pairwise([self._newest, *(each.time for each in events)]))
-            for one in events:
-                self._take(self._shelf, one)
-            if late:  # what came after what it came before: a history is in the order of time
+            late = [self._take(self._shelf, one) for one in events]
+            if any(late):
                 self._history = _history(self.vault.events(), self._shelf, self.vault.secret())
             self._keep()
             return stored
@@ -202,7 +198,7 @@ class Device:
     def _read_behaviour(self) -> None:
         """History and personal part, for the shelf that is served."""
         self._history, self._state, self._newest = _history(events_of(()), None, b""), unadapted(0), -math.inf
-        self._epoch = self.vault.epoch()  # before the events, so that nothing forgotten meanwhile is sealed as if it stood
+        self._epoch = self.vault.epoch()  # before the events: what is forgotten meanwhile voids what they teach
         shelf = self._shelf
         if shelf is None:
             return
@@ -227,15 +223,21 @@ class Device:
         past = _history(known[:-REPLAYED], shelf, self.vault.secret())
         return relearned(shelf, past, newest, self._terms, self._rng)
 
-    def _take(self, shelf: MappedShelf, one: Behaviour) -> None:
-        """One event into the history, and a step of learning from it."""
-        self._newest = max(self._newest, one.time)
+    def _take(self, shelf: MappedShelf, one: Behaviour) -> bool:
+        """One event into the history, and a step of learning from it.
+
+        Returns:
+            Whether it may come after what it came before: a history is in the order of time, so it is read again then.
+        """
+        late, self._newest = one.time < self._newest, max(self._newest, one.time)
         event = _event(shelf, one)
         if event is None:
-            return
+            return False
+        late = late and event.item in self._history.item
         if self._learn and shelf.model is not None:
             self._state = learned(shelf, self._history, self._state, event, self._terms, self._rng)
         self._history = with_event(self._history, event)
+        return late
 
     def _keep(self) -> None:
         """Write what was learned; without waiting for the disk, as it can be learned again from the events.
@@ -245,14 +247,14 @@ class Device:
         if self._learn and self._shelf is not None and self._shelf.model is not None:
             draft = self._home.adapted.with_suffix(".new")
             with suppress(OSError, DataError):
-                sealed = self.vault.seal(_ADAPTED, adapted_bytes(self._state, self._shelf.model.run), self._epoch)
+                sealed = self.vault.seal(ADAPTED, adapted_bytes(self._state, self._shelf.model.run), self._epoch)
                 draft.write_bytes(sealed)
                 draft.replace(self._home.adapted)
 
     def _kept(self, run: str, rank: int) -> Adapted | None:
         """What was learned before; None where it was not, or cannot be read, or is of another model."""
         with suppress(OSError, DataError):
-            return adapted_of(self.vault.unseal(_ADAPTED, self._home.adapted.read_bytes()), run, rank)
+            return adapted_of(self.vault.unseal(ADAPTED, self._home.adapted.read_bytes()), run, rank)
         return None
 
     def _person(self, shelf: MappedShelf) -> Person:

@@ -16,12 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.recommending import Personal, Rows, Shown, parts_of, summed, user_sides
-from shared.encoder.spec import Floats
+from shared.encoder.encode import pad
+from shared.encoder.history import attention_weights
+from shared.encoder.left_out import groups_without
+from shared.encoder.spec import Floats, unpack
 from shared.history import History
 from shared.policy.recall_policy import RecallPolicy
 
 TELLING: Final = 1e-3  # logits: below, an effect is not worth a word, and may be a rounding error
 CHUNK: Final = 64  # histories at a time
+REMEMBERED: Final = (
+    128  # newest rows of a history that a GRU, which forgets, is asked about; an older one's effect is 0
+)
 VERBS: Final = ("viewed", "bought", "rated", "spent time on", "turned down")  # of each kind of behaviour
 Placed = Literal["score", "score and diversity", "chance"]
 
@@ -133,17 +139,48 @@ def effects(
     Returns:
         (rows, items) logits; positive where the row speaks for the item.
     """
-
-    def totals(histories: Sequence[History]) -> Floats:
-        users = user_sides(shelf, policy, list(histories), personal)
-        return summed(parts_of(shelf, policy, users, personal, item=item), (len(histories), len(item)))
-
-    whole = totals([history])
     out = np.zeros((len(history), len(item)), np.float32)
-    for start in range(0, len(history), CHUNK):
-        rows = range(start, min(start + CHUNK, len(history)))
-        out[start : rows.stop] = whole - totals([without(history, row) for row in rows])
+    if not len(history):
+        return out
+
+    def totals(users: Mapping[str, Floats]) -> Floats:
+        count = len(users["text"])
+        return summed(parts_of(shelf, policy, users, personal, item=item), (count, len(item)))
+
+    whole = totals(user_sides(shelf, policy, [history], personal))
+    if shelf.spec.kind != "gru":
+        out[:] = whole - totals(_sides_without(shelf, policy, history, personal))
+    anew = _anew(shelf, history)
+    for start in range(0, len(anew), CHUNK):
+        rows = anew[start : start + CHUNK]
+        out[rows] = whole - totals(user_sides(shelf, policy, [without(history, row) for row in rows], personal))
     return out
+
+
+def _sides_without(shelf: Rows, policy: RecallPolicy, history: History, personal: Personal | None) -> dict[str, Floats]:
+    """:func:`user_sides` of the history without each of its rows, as far as they pool it."""
+    counted = {group: vectors for group, vectors in shelf.items.items() if group == "text" or policy.weight(group)}
+    padded = pad([history], visible="all")
+    users = groups_without(shelf.spec, shelf.parameters, counted, shelf.context, padded)
+    if personal is not None:
+        users["text"] = users["text"] + personal.offset
+    return users
+
+
+def _anew(shelf: Rows, history: History) -> list[int]:
+    """Rows without which the encoder weighs the others in another way: the history is read again for each."""
+    kind = shelf.spec.kind
+    if kind == "linear":
+        return []
+    if kind == "gru":
+        return list(range(max(0, len(history) - REMEMBERED), len(history)))
+    newest = np.flatnonzero(history.time == history.time.max())
+    rows = {int(newest[0])} if len(newest) == 1 else set()  # recency is counted from it
+    if kind == "attention":  # a softmax may leave next to nothing for the others
+        padded = pad([history], visible="all")
+        weights = attention_weights(unpack(shelf.spec, shelf.parameters), shelf.context, padded.item, padded.behaviour)
+        rows.add(int(np.abs(weights[0]).argmax()))
+    return sorted(rows)
 
 
 def without(history: History, row: int) -> History:

@@ -67,9 +67,9 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Proto
 
+from shared import wire
 from shared.errors import FedrecallError, ProtocolError
-from shared.parcels import opened, parcel
-from shared.wire import message_of
+from shared.parcels import parcel
 
 VERSIONS: Final = ("1.41", "1.42")
 LARGEST: Final = 1 << 29  # bytes of one message; a catalogue of a million items with 64 numbers each fits
@@ -115,7 +115,7 @@ class Incoming:
 
     Attributes:
         raw: its metadata, protobuf; enough to answer it.
-        root: id of the object that is the whole message.
+        root: id of the object that is the whole message, or the parcel in it.
         objects: object id -> bytes.
     """
 
@@ -166,13 +166,14 @@ class Link:
             return None
         metadata = pulled.messages_list[0].metadata
         metadata.message_id = metadata.message_id or pulled.message_object_trees[0].object_id
-        objects = _pull(self, metadata, pulled.message_object_trees[0])
+        root = wire.worth_pulling(pulled.message_object_trees[0])
+        objects = _pull(self, metadata, root)
         done = ConfirmMessageReceivedRequest(
             node=_node(self), run_id=metadata.run_id, message_object_id=metadata.message_id
         )
         with suppress(LinkError):  # only frees the server's memory
             _call(self, "confirm-message-received", done, ConfirmMessageReceivedResponse)
-        return Incoming(metadata.SerializeToString(), metadata.message_id, objects)
+        return Incoming(metadata.SerializeToString(), root.object_id, objects)
 
     def reply(self, incoming: Incoming, record: RecordDict) -> bool:
         """Send an answer, and try again until it is there, or nobody waits for it any more.
@@ -255,10 +256,7 @@ def content_of(incoming: Incoming) -> RecordDict:
     Raises:
         ProtocolError: the objects are no message, or would grow beyond :data:`LARGEST` bytes when put together.
     """
-    message = message_of(incoming.root, incoming.objects, LARGEST)
-    if not message.has_content():
-        raise ProtocolError("a message without content")
-    return opened(message.content)
+    return wire.content_of(incoming.root, incoming.objects, LARGEST)
 
 
 def pack(record: RecordDict) -> bytes:

@@ -10,6 +10,7 @@ Formal guarantees: none of differential privacy; epsilon that was spent before s
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
@@ -67,20 +68,22 @@ def forget(
         now: unix seconds.
 
     Raises:
-        DataError: see :meth:`client.vault.Vault.forget`; there is no receipt then.
+        DataError: see :meth:`client.vault.Vault.forget`, or the ledger's key is broken; there is no receipt then.
         OSError: the disk refuses; what is forgotten by then stays forgotten.
     """
+    signer = own_key(home.ledger_key)  # first: what cannot be signed is not begun
     with open_vault(home.vault, key) as vault:
         meant = None if items is None else tuple(sorted(_named(one, vault.secret()) for one in set(items)))
         done = vault.forget(items, before)
     home.adapted.unlink(missing_ok=True)
     sync_folder(home.folder)
-    signer = own_key(home.ledger_key)
-    number = 1 + max((int(path.stem) for path in _receipts(home)), default=0)
-    receipt = Receipt(number, now, meant, before, done, public_hex(signer))
-    said = asdict(receipt)
-    content = said | {"format": _FORMAT, "signature": signer.sign(_signed(said)).hex()}
-    write_atomically(home.forgotten / f"{number:06d}.json", json.dumps(content, indent=1, sort_keys=True).encode())
+    with (home.folder / ".forgotten.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes at once leave two receipts
+        number = 1 + max((int(path.stem) for path in _receipts(home)), default=0)
+        receipt = Receipt(number, now, meant, before, done, public_hex(signer))
+        said = asdict(receipt)
+        content = said | {"format": _FORMAT, "signature": signer.sign(_signed(said)).hex()}
+        write_atomically(home.forgotten / f"{number:06d}.json", json.dumps(content, indent=1, sort_keys=True).encode())
     return receipt
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from client.behaviour import Behaviour, Events, events_of
+from client.home import Home
+from client.learning import ADAPTED
+from client.privacy_view import whole_lines
 from client.vault import Vault
 from shared.errors import DataError
-from shared.privacy.ledger import read_ledger
 
 COLUMNS: Final = ("item", "kind", "time", "dwell", "rating")
 _NEEDED: Final = frozenset(COLUMNS[:3])
-_FORMAT: Final = "fedrecall-export-1"
+_FORMAT: Final = "fedrecall-export-2"
 
 
 def read_events(path: Path) -> Events:
@@ -42,26 +44,28 @@ def read_events(path: Path) -> Events:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
-def export(vault: Vault, ledger: Path, consent: Path) -> dict[str, Any]:
+def export(vault: Vault, home: Home) -> dict[str, Any]:
     """Everything about the person on this device, as one JSON document.
 
     In answer to the right of access and to portability (GDPR, articles 15 and 20): every event as
-    :func:`read_events` takes it back, every line of the ledger, the consent.
+    :func:`read_events` takes it back, what the device learned from them for this person alone (``client/adapting.py``;
+    None = nothing), every line of the ledger, the consent, the receipts of what was forgotten.
 
     Args:
-        vault: open.
-        ledger: its file; may be missing.
-        consent: its file; may be missing.
+        vault: the open one of ``home``.
+        home: the device.
 
     Raises:
-        DataError: the consent cannot be read.
+        DataError: the vault is damaged, or the consent or a receipt cannot be read.
         LedgerError: the ledger is broken.
     """
     return {
         "format": _FORMAT,
         "events": [_as_row(event) for event in vault.events()],
-        "ledger": [dict(line.event) for line in read_ledger(ledger)] if ledger.exists() else [],
-        "consent": _consent(consent),
+        "learned": _learned(vault, home.adapted),
+        "ledger": [dict(line.event) for line in whole_lines(home.ledger)],
+        "consent": _consent(home.consent),
+        "forgotten": [_receipt(path) for path in sorted(home.forgotten.glob("*.json"))],
     }
 
 
@@ -76,6 +80,22 @@ def _consent(path: Path) -> dict[str, Any] | None:
         return None
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _learned(vault: Vault, path: Path) -> dict[str, Any] | None:
+    """None, too, where it is from before something was forgotten: the device has dropped it, or is about to."""
+    try:
+        said: dict[str, Any] = json.loads(vault.unseal(ADAPTED, path.read_bytes()))
+    except (FileNotFoundError, DataError):
+        return None
+    return said
+
+
+def _receipt(path: Path) -> Any:  # noqa: ANN401 - as it was written
+    try:
+        return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
 

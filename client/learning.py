@@ -20,6 +20,7 @@ from client.store import Event, with_event
 from shared.history import KINDS, NOT_INTERESTED, History
 from shared.recall.index import Indices
 
+ADAPTED: Final = "adapted"  # what a personal part is sealed as
 REPLAYED: Final = 20  # newest events that a personal part is learned anew from; as in ``fedrecall-sim adapt``
 
 
@@ -44,7 +45,7 @@ def learned(
     model = shelf.model
     if model is None or among(np.array([event.item]), shelf.barred)[0]:
         return state
-    others = _sample(len(shelf), terms.negatives, np.union1d([*history.item, event.item], shelf.barred), rng)
+    others = _sample(len(shelf), terms.negatives, np.union1d(np.append(history.item, event.item), shelf.barred), rng)
     if len(others) == 0:
         return state
     item = np.concatenate([[event.item], others, history.item]).astype(np.int64)
@@ -59,7 +60,7 @@ def _sample(items: int, count: int, taken: Indices, rng: np.random.Generator) ->
     if items - len(taken) <= 4 * count:  # few are left: no guessing
         free = np.setdiff1d(np.arange(items), taken, assume_unique=True)
         return np.asarray(rng.choice(free, min(count, len(free)), replace=False), np.int64)
-    guessed = np.unique(rng.integers(items, size=2 * count + len(taken)))
+    guessed = np.unique(rng.integers(items, size=2 * count * items // (items - len(taken))))
     free = np.setdiff1d(guessed, taken, assume_unique=True)
     return np.asarray(rng.permutation(free)[:count], np.int64)
 

@@ -20,7 +20,7 @@ from client.recommending import Rows
 from shared.encoder.spec import EncoderSpec, Floats
 from shared.errors import DataError
 from shared.policy.recall_policy import RecallPolicy, policy_from_dict
-from shared.recall.index import Frame, Graph, Indices, open_graph
+from shared.recall.index import Frame, Graph, Indices, has_graphs, open_graph
 from shared.recall.quantised import unit_rows_of
 
 FORMAT: Final = "fedrecall-shelf-1"
@@ -150,11 +150,17 @@ class MappedShelf:
                 some = ", ".join(self.categories[:8])
                 raise DataError(f"category {name!r:.80}: not in the catalogue, which has {some or 'none'} …")
         lists = [self.of_category[self.categories.index(name)] for name in categories]
-        return np.unique(np.concatenate(lists)).astype(np.int64)
+        return ascending(lists)
 
     def categories_of(self, item: int) -> tuple[str, ...]:
         """Names of an item's categories."""
         return tuple(self.categories[one] for one in self.of_item[item])
+
+
+def ascending(lists: Sequence[NDArray[Any]]) -> Indices:
+    """Every index of some lists, once. The lists are ascending, or short: long ones are merged, not sorted anew."""
+    all_of_them = np.sort(np.concatenate(lists).astype(np.int64), kind="stable")
+    return all_of_them[np.append(True, all_of_them[1:] != all_of_them[:-1])[: len(all_of_them)]]
 
 
 def id_hash(item: str) -> np.uint64:
@@ -234,5 +240,5 @@ def _model(folder: Path, about: Mapping[str, Any]) -> MappedModel:
         mapped(folder, "popular"),
         mapped(folder, "near"),
         Frame(text=about["frame"]["text"], basis=basis, step=step, **frame),
-        open_graph(folder / GRAPH) if about["graph"] else None,
+        open_graph(folder / GRAPH) if about["graph"] and has_graphs() else None,
     )

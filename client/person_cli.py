@@ -13,6 +13,7 @@ import typer
 
 from client.device_cli import AsJson, HomeOption, PassphraseFile, as_json, device_home, opened, vault_key_of
 from shared.errors import ConfigError, DataError
+from shared.printable import printable
 from shared.terminal import PlainCommand
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def budget_command(home: HomeOption = None, as_json_: AsJson = False) -> None:
     from client.privacy_view import budget  # noqa: PLC0415 - as above
 
     spent = budget(device_home(home), datetime.now(UTC).date())
-    typer.echo(as_json(spent) if as_json_ else "\n".join(_spent(spent)))
+    typer.echo(as_json(spent) if as_json_ else "\n".join(map(printable, _spent(spent))))
 
 
 def export_command(
@@ -112,7 +113,7 @@ def export_command(
 
     device = device_home(home)
     with open_vault(device.vault, vault_key_of(device, passphrase_file)) as vault:
-        said = export(vault, device.ledger, device.consent)
+        said = export(vault, device)
     write_atomically(out, (as_json(said) + "\n").encode(), mode=0o600)
     typer.echo(
         f"wrote {out}: {len(said['events'])} events and {len(said['ledger'])} lines of the ledger, not encrypted"

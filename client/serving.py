@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.answers import Answer, Offer, Source, Wish
-from client.mapped import NOBODY, MappedModel, MappedShelf, floats_of, rows_of
+from client.mapped import NOBODY, MappedModel, MappedShelf, ascending, floats_of, rows_of
 from client.recommending import (
     PRICE,
     Personal,
@@ -34,11 +34,12 @@ from shared.encoder.spec import Floats
 from shared.errors import DataError
 from shared.history import NOT_INTERESTED, History
 from shared.policy.recall_policy import RecallPolicy
-from shared.recall.index import Indices, best_rows, near_rows, query_of
+from shared.recall.index import LOOKED_THROUGH, Indices, best_rows, near_rows, query_of
 
 CANDIDATES: Final = 600  # at least so many are scored exactly, and
 SPARE: Final = 3  # so many times what is re-ranked: the index knows most of what a score is made of, not all
-WIDE: Final = 5  # a filter that leaves more than a fifth of the items is applied to what the graph finds
+WIDE: Final = 5  # more than a fifth of the items, and the graph is asked; less, and every allowed row is looked at
+TRIES: Final = 3  # of the graph, each twice as wide; where so little may be shown, every row is looked at instead
 PLACES: Final = 20  # of a list without a policy
 NO_ITEMS: Final = np.zeros(0, np.int64)
 
@@ -156,20 +157,21 @@ def candidates(model: MappedModel, query: Floats, count: int, allowed: Filter) -
         allowed: what may be shown.
     """
     items, within = len(model.near), allowed.within
-    narrow = within is not None and len(within) * WIDE < items
-    if model.graph is not None and not narrow:
-        fetched = count + min(len(allowed.never), count)
-        while fetched < items // 2:
+    if within is None and len(allowed.never) * WIDE > items:
+        within = np.delete(np.arange(items), allowed.never)
+    size = items - len(allowed.never) if within is None else len(within)
+    if model.graph is not None and size > max(LOOKED_THROUGH, items // WIDE):
+        least = count * items // size + min(len(allowed.never), count)
+        for fetched in (least << one for one in range(TRIES) if least << one < items // 2):
             found = allowed(near_rows(model.graph, model.near, query, fetched))
             if len(found) >= count:
                 return found if len(found) == count else best_rows(model.near, query, count, found)
-            fetched *= 2
-    if within is None and len(allowed.never) == 0:
-        return best_rows(model.near, query, count)
-    if within is None:
+    if within is not None:
+        found = np.setdiff1d(within, allowed.never, assume_unique=True)
+    elif len(allowed.never):
         found = allowed(best_rows(model.near, query, count + len(allowed.never)))
     else:
-        found = np.setdiff1d(within, allowed.never, assume_unique=True)
+        return best_rows(model.near, query, count)
     return best_rows(model.near, query, count, found)
 
 
@@ -244,8 +246,9 @@ def _filter(shelf: MappedShelf, person: Person, wish: Wish, like: int | None) ->
     seen = np.setdiff1d(history.item, again).astype(np.int64) if wish.exclude_seen else NO_ITEMS
     gone = person.unavailable if wish.available_only else NO_ITEMS
     itself = NO_ITEMS if like is None else np.array([like], np.int64)
-    never = np.unique(np.concatenate([down, seen, gone, itself, shelf.barred]))
-    return Filter(never, shelf.within(wish.categories) if wish.categories else None)
+    return Filter(
+        ascending([down, seen, gone, itself, shelf.barred]), shelf.within(wish.categories) if wish.categories else None
+    )
 
 
 def _filling(
@@ -264,11 +267,14 @@ def _filling(
 
 def _sources(shelf: MappedShelf, person: Person, allowed: Filter) -> Iterator[tuple[Source, Indices]]:
     yield "trending", person.trending
+    within = allowed.within
+    if within is not None:
+        if shelf.model is not None:
+            yield "popular", within[np.argsort(-shelf.model.popularity[within], kind="stable")]
+        yield "new", within[::-1]
+        return
     if shelf.model is not None:
-        if allowed.within is None:
-            yield "popular", shelf.model.popular.astype(np.int64)
-        else:
-            yield "popular", allowed.within[np.argsort(-shelf.model.popularity[allowed.within], kind="stable")]
+        yield "popular", shelf.model.popular.astype(np.int64)
     for end in range(len(shelf), 0, -CANDIDATES):  # a catalogue grows at its end
         yield "new", np.arange(max(0, end - CANDIDATES), end)[::-1]
 

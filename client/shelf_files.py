@@ -16,17 +16,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from client.behaviour import is_id
 from client.mapped import ABOUT, FORMAT, GRAPH, id_hash
 from client.recommending import Shelf
 from shared.catalogue import Catalogue
 from shared.encoder.spec import Floats
 from shared.files import sync_folder
 from shared.policy.recall_policy import RecallPolicy, policy_to_dict
+from shared.printable import printable
 from shared.recall.index import LOOKED_THROUGH, Indices, framed, has_graphs, write_graph
 from shared.recall.item_rules import ItemRules, barred
 from shared.recall.quantised import BLOCK, whole_rows
 from shared.recall.rerank import item_prices
 
+LONGEST: Final = 500  # characters of a title or a category; what comes after them is cut off
 POPULAR: Final = 10_000  # items by popularity that a list can be filled from
 
 
@@ -72,7 +75,8 @@ def write_shelf(folder: Path, origin: Origin, catalogue: Catalogue, ready: Ready
     draft = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed half way
     draft.mkdir(parents=True)
-    never = np.flatnonzero(barred(origin.rules, catalogue.ids, None))
+    nameless = np.array([not is_id(one) for one in catalogue.ids], np.bool_)  # no event could turn them down
+    never = np.flatnonzero(barred(origin.rules, catalogue.ids, None) | nameless)
     _save(draft, "barred", never)
     _write_words(draft, catalogue)
     model = None if ready is None else _write_model(draft, origin, ready, never)
@@ -94,14 +98,15 @@ def write_shelf(folder: Path, origin: Origin, catalogue: Catalogue, ready: Ready
 
 def _write_words(draft: Path, catalogue: Catalogue) -> None:
     _save_texts(draft, "ids", catalogue.ids)
-    _save_texts(draft, "titles", catalogue.titles)
+    _save_texts(draft, "titles", [printable(one[:LONGEST]) for one in catalogue.titles])
     hashes = np.array([id_hash(one) for one in catalogue.ids], np.uint64)
     place = np.argsort(hashes, kind="stable").astype(np.int32)
     _save(draft, "hashes", hashes[place])
     _save(draft, "place", place)
-    names = sorted({name for some in catalogue.categories for name in some})
+    shown = {name: printable(name[:LONGEST]) for some in catalogue.categories for name in some}
+    names = sorted(set(shown.values()))
     number = {name: one for one, name in enumerate(names)}
-    of_item = [sorted({number[name] for name in some}) for some in catalogue.categories]
+    of_item = [sorted({number[shown[name]] for name in some}) for some in catalogue.categories]
     content = np.array([one for some in of_item for one in some], np.int32)
     owner = np.repeat(np.arange(len(of_item), dtype=np.int32), [len(some) for some in of_item])
     _save(draft, "of_item", content)

@@ -93,7 +93,7 @@ def build_in_child(home: Home) -> None:
     Raises:
         DataError: it failed; the shelf that was there is served on.
     """
-    command = [sys.executable, "-m", "client.shelving", str(home.folder)]
+    command = [sys.executable, "-P", "-m", "client.shelving", str(home.folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this very program
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -180,7 +180,7 @@ class Vault:
             return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     def epoch(self) -> bytes:
-        """A name of the key that the events are under: another one once anything was forgotten, by whichever process."""
+        """A name of the key that the events are under; another one once anything was forgotten by any process."""
         with self._transaction("DEFERRED"):
             return key_name(self._head().key)
 

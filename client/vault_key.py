@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -150,6 +151,8 @@ def _revealed(home: Home, entry: Entry, passphrase: Callable[[], str]) -> bytes:
         found = _in_keyring("get_password", entry["name"])
         if found is None:
             raise DataError(f"{home.vault_key}: the system's keyring has no entry {_SERVICE}/{entry['name']} any more")
+        if not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", found):
+            raise DataError(f"{home.vault_key}: the keyring's entry {_SERVICE}/{entry['name']} is not a vault's key")
         return bytes.fromhex(found)
     wrapping = _stretched(passphrase(), bytes.fromhex(entry["salt"]), entry["n"], entry["r"], entry["p"])
     try:
@@ -218,8 +221,8 @@ def _is_entry(entry: Entry) -> bool:
 
 
 def _write(home: Home, entries: Sequence[Entry]) -> None:
-    write_atomically(home.vault_key, json.dumps({"format": _FORMAT, "keys": entries}, indent=1).encode())
-    home.vault_key.chmod(0o600)
+    content = json.dumps({"format": _FORMAT, "keys": entries}, indent=1).encode()
+    write_atomically(home.vault_key, content, mode=0o600)
 
 
 @contextmanager

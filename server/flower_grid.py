@@ -10,25 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from flwr.app import Message, RecordDict
 from flwr.app.error import Error
-from flwr.app.message.message import make_message
+from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.common.serde import message_to_proto, metadata_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+)
 from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
+from httpx import HTTPError
 
 from shared.errors import ProtocolError
 from shared.parcels import opened, parcel
-from shared.wire import message_of
+from shared.wire import content_of, is_part, message_of, worth_pulling
 
 LARGEST: Final = 1 << 28  # bytes of one answer: a vector of 64 million numbers
 KEPT: Final = 600.0  # seconds after which nobody asks for an answer any more
@@ -39,16 +48,16 @@ class Arriving:
     """An answer that is on its way. Not frozen: its parts come one by one.
 
     Attributes:
-        sender: the node that the SuperLink had it from.
-        root: id of the object that is the whole answer.
-        parts: ids of all its objects.
+        letter: what the SuperLink says of it; nothing that the answer says of itself counts.
+        tree: of all its objects.
+        root: of the objects that are fetched: a parcel's one part, or the whole answer.
         since: when it was heard of.
         objects: those that are here.
     """
 
-    sender: int
-    root: str
-    parts: Sequence[str]
+    letter: ProtoMetadata
+    tree: ObjectTree
+    root: ObjectTree
     since: float
     objects: dict[str, bytes] = field(default_factory=dict)
 
@@ -86,11 +95,29 @@ class FlowerGrid(Grid):
         return self.inner.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Put together and send."""
+        """Put together and send. A message whose device has taken it already needs no more of its objects."""
         made = list(messages)
+        objects: dict[str, InflatableObject] = {}
         for message in made:
             message.content = parcel(message.content)
-        return self.inner.push_messages(made)
+            message.metadata.__dict__["_message_id"] = message.object_id
+            objects |= get_all_nested_objects(message)
+        client = self._client
+        letters = [message_to_proto(remove_content_from_message(message)) for message in made]
+        trees = [get_object_tree(message) for message in made]
+        said = client.PushMessages(PushAppMessagesRequest(messages_list=letters, message_object_trees=trees))
+        wanted = set(said.objects_to_push)
+        for name in (name for name in objects if name in wanted):
+            client.PushObject(
+                PushObjectRequest(
+                    node=self.inner.node,
+                    run_id=self.inner.run.run_id,
+                    session_id=said.session_id,
+                    object_id=name,
+                    object_content=objects[name].deflate(),
+                )
+            )
+        return list(said.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers to these messages that are here whole; each once. Waits for none."""
@@ -98,11 +125,10 @@ class FlowerGrid(Grid):
         self.arriving = {asked: one for asked, one in self.arriving.items() if now - one.since < KEPT}
         ask = sorted(wanted - set(self.arriving))
         if ask:
-            pulled = self.inner._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=ask))  # noqa: SLF001
-            for letter, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
-                parts = tuple(dict.fromkeys(each.object_id for each in iterate_object_tree(tree)))
-                asked = letter.metadata.reply_to_message_id
-                self.arriving[asked] = Arriving(letter.metadata.src_node_id, letter.metadata.message_id, parts, now)
+            pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=ask))
+            for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
+                letter = message.metadata
+                self.arriving[letter.reply_to_message_id] = Arriving(letter, tree, worth_pulling(tree), now)
         return [reply for asked in wanted & set(self.arriving) if (reply := self._complete(asked)) is not None]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -117,26 +143,39 @@ class FlowerGrid(Grid):
                 time.sleep(0.1)
         return replies
 
+    @property
+    def _client(self) -> RuntimeHttpClient:
+        return self.inner._runtime_client  # noqa: SLF001 - the name that is leaned on
+
     def _complete(self, asked: str) -> Message | None:
         """The answer to a message, once all of it is here; an error where it never will be, or makes no sense."""
         one = self.arriving[asked]
+        metadata = metadata_from_proto(one.letter)
         try:
             if not self._fetch(one):
                 return None
-            message = _read(one, asked)
+            message = _read(one, metadata)
         except ProtocolError as error:
-            message = self._error(asked, str(error))
+            if one.root.object_id != one.tree.object_id and one.objects:
+                one.root = one.tree  # no parcel, but a small answer of one part: the whole says what it is
+                return self._complete(asked)
+            message = make_message(metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=str(error)))
         del self.arriving[asked]
+        done = ConfirmMessageReceivedRequest(
+            node=self.inner.node, run_id=self.inner.run.run_id, message_object_id=one.letter.message_id
+        )
+        with contextlib.suppress(HTTPError):  # only frees the SuperLink's memory
+            self._client.ConfirmMessageReceived(done)
         return message
 
     def _fetch(self, one: Arriving) -> bool:
         """Fetch the parts that are missing; whether all are here."""
-        client, node, run = self.inner._runtime_client, self.inner.node, self.inner.run.run_id  # noqa: SLF001
         size = sum(map(len, one.objects.values()))
-        for name in one.parts:
+        for name in dict.fromkeys(each.object_id for each in iterate_object_tree(one.root)):
             if name in one.objects:
                 continue
-            said = client.PullObject(PullObjectRequest(node=node, run_id=run, object_id=name))
+            request = PullObjectRequest(node=self.inner.node, run_id=self.inner.run.run_id, object_id=name)
+            said = self._client.PullObject(request)
             if not said.object_found:
                 raise ProtocolError("its sender went away before all of it was here")
             if not said.object_available:
@@ -145,34 +184,14 @@ class FlowerGrid(Grid):
             size += len(said.object_content)
             if size > LARGEST:
                 raise ProtocolError(f"an answer of more than {LARGEST} bytes")
-        done = ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=one.root)
-        with contextlib.suppress(Exception):  # only frees the SuperLink's memory
-            client.ConfirmMessageReceived(done)
         return True
 
-    def _error(self, asked: str, why: str) -> Message:
-        """What Flower says of a node that is gone."""
-        here: Any = self.inner.node.node_id
-        metadata = Metadata(
-            run_id=self.inner.run.run_id,
-            message_id="",
-            src_node_id=here,
-            dst_node_id=here,
-            message_type="system",
-            group_id="",
-            ttl=0,
-            reply_to_message_id=asked,
-            created_at=0.0,
-        )
-        return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=why))
 
-
-def _read(one: Arriving, asked: str) -> Message:
-    """An answer that is here. What it says of itself must be what the SuperLink said of it."""
-    message = message_of(one.root, one.objects, LARGEST)
-    if (message.metadata.reply_to_message_id, message.metadata.src_node_id) != (asked, one.sender):
-        raise ProtocolError("an answer that claims to be another, or of another")
-    if message.has_content():
-        message.content = opened(message.content)
-    message.metadata.__dict__["_message_id"] = one.root
-    return message
+def _read(one: Arriving, metadata: Metadata) -> Message:
+    root = one.root.object_id
+    if is_part(one.objects[root]):
+        return make_message(metadata, content=content_of(root, one.objects, LARGEST))
+    message = message_of(root, one.objects, LARGEST)
+    if message.has_error():
+        return make_message(metadata, error=message.error)
+    return make_message(metadata, content=opened(message.content))

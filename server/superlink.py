@@ -96,15 +96,17 @@ def address(service: ServiceSection) -> str:
     return f"[{host}]:{service.superlink_port}" if ":" in host else f"{host}:{service.superlink_port}"
 
 
-def answers(house: House, service: ServiceSection, patience: float = 5.0) -> bool:
-    """Whether the SuperLink says that it is there."""
+def silence(house: House, service: ServiceSection, patience: float = 5.0) -> str:
+    """Why the SuperLink does not say that it is there; "" = it does."""
     try:
         context = ssl.create_default_context(cafile=str(house.ca))
         url = f"https://{address(service)}/health"
         with urllib.request.urlopen(url, timeout=patience, context=context) as reply:
-            return bool(reply.status == 200)
-    except (OSError, ValueError):
-        return False
+            return "" if reply.status == 200 else f"status {reply.status}"
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, ValueError) as error:
+        return str(error) or type(error).__name__
 
 
 def submit(house: House) -> str:

@@ -163,10 +163,14 @@ class Supervisor:
         if now - self.looked < (LOOK if self.answering else TICK):
             return
         self.looked = now
-        self.answering = superlink.answers(self.house, self.service)
-        self.silent = 0.0 if self.answering else self.silent or now
-        if self.silent and now - self.silent > STARTING:
-            event("no answer", level=logging.ERROR, child="superlink")
+        why = superlink.silence(self.house, self.service)
+        self.answering = not why
+        if why and not self.silent:
+            event("no answer yet", child="superlink", why=why)
+        self.silent = (self.silent or now) if why else 0.0
+        # A certificate that has expired is for a person to renew; no new start would help.
+        if self.silent and now - self.silent > STARTING and "certificate" not in why:
+            event("no answer", level=logging.ERROR, child="superlink", why=why)
             if self.superlink.process is not None:
                 self.superlink.process.kill()
             self.silent = 0.0

@@ -1,4 +1,4 @@
-"""A message put together from the objects that Flower moves it in; hostile ones are refused, and grow no memory.
+"""What a message holds, from the objects that Flower moves it in; hostile ones are refused, and grow no memory.
 
 Flower's own parser trusts its peer: it raises whatever comes, and puts an array together from pieces that may be named
 a million times over. Both sides of this package therefore come through here.
@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_children_ids_from_object_content,
     get_object_type_from_object_content,
@@ -19,6 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from shared.errors import ProtocolError
+from shared.parcels import PART, opened
 
 # What Flower's parsers raise on hostile objects.
 _HOSTILE: Final = (
@@ -32,6 +34,37 @@ _HOSTILE: Final = (
     ValueError,
     DecodeError,
 )
+
+
+def worth_pulling(tree: ObjectTree) -> ObjectTree:
+    """The tree without the shells of a parcel: of message, record and the one part in it, the part says everything."""
+    [record] = tree.children if len(tree.children) == 1 else [tree]
+    [part] = record.children if len(record.children) == 1 else [tree]
+    return tree if part.children else part
+
+
+def content_of(root: str, objects: Mapping[str, bytes], largest: int) -> RecordDict:
+    """What a message holds.
+
+    Args:
+        root: id of the object that is the whole message, or of a parcel's one part.
+        objects: object id -> bytes.
+        largest: bytes that its arrays may have, put together.
+
+    Raises:
+        ProtocolError: the objects are no message with a content, or would grow beyond ``largest``.
+    """
+    if is_part(objects.get(root, b"")):
+        return opened(RecordDict({PART: _config(objects[root])}))
+    message = message_of(root, objects, largest)
+    if not message.has_content():
+        raise ProtocolError("a message without content")
+    return opened(message.content)
+
+
+def is_part(content: bytes) -> bool:
+    """Whether an object can be a parcel's one part."""
+    return content.startswith(b"ConfigRecord ")
 
 
 def message_of(root: str, objects: Mapping[str, bytes], largest: int) -> Message:
@@ -53,6 +86,13 @@ def message_of(root: str, objects: Mapping[str, bytes], largest: int) -> Message
     if not isinstance(message, Message):
         raise ProtocolError("an object that is no message")
     return message
+
+
+def _config(content: bytes) -> ConfigRecord:
+    try:
+        return ConfigRecord.inflate(content)
+    except _HOSTILE as error:
+        raise ProtocolError(f"malformed parcel: {type(error).__name__}: {error}"[:300]) from error
 
 
 def _check_size(objects: Mapping[str, bytes], largest: int) -> None:

@@ -376,6 +376,12 @@ def test_a_consent_file_that_cannot_be_read_is_told_and_not_overwritten(ask, hom
     assert ask("PUT", "/v1/consent", {"enabled": False})[2]["consent"]["enabled"] is False
 
 
+def test_a_clause_alone_switches_nothing_on_where_nothing_was_agreed_to(ask, home):
+    home.consent.unlink()
+    assert ask("PUT", "/v1/consent", {"epsilon_lifetime": 3})[2]["consent"]["enabled"] is False
+    assert ask("PUT", "/v1/consent", {"enabled": True})[2]["consent"]["enabled"] is True
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"everything": False}, {"everything": True, "before": 1}, {"items": []}, {"before": "x"}, {"all": True}],

@@ -39,6 +39,8 @@ def spelt(events):
         ({"kind": "like"}, "kind 'like'"),
         ({"time": math.nan}, "time nan"),
         ({"time": math.inf}, "time inf"),
+        ({"time": -1.0}, "time -1.0"),
+        ({"time": 1.7e12}, "no milliseconds"),
         ({"dwell": 1.5}, "dwell 1.5"),
         ({"dwell": math.nan}, "dwell nan"),
         ({"rating": -0.1}, "rating -0.1"),

@@ -11,6 +11,7 @@ import pytest
 from client import cli
 from client.consent import read_consent
 from client.home_lock import alone
+from client.own_log import log
 from client.vault import open_vault
 from client.vault_key import unlock
 from shared.history import KINDS
@@ -155,6 +156,11 @@ def test_budget_and_status_need_no_passphrase_and_show_no_behaviour(typed, monke
     assert "i3" not in told
     with alone(typed.home):
         assert json.loads(said(typed, "status", "--json"))["running"] is True
+
+
+def test_what_a_server_wrote_moves_no_cursor_of_a_terminal(typed):
+    log(typed.home, "declined", why="clause \x1b[2J\u202eof a server")
+    assert "clause  [2J of a server" in said(typed, "status")
 
 
 def test_without_a_model_a_list_says_so(typed):

@@ -12,8 +12,9 @@ from client.adapting import Adapted
 from client.answers import Wish
 from client.behaviour import Behaviour
 from client.device import open_device
+from client.forgetting import forget
 from client.home import Home
-from client.learning import adapted_bytes, adapted_of
+from client.learning import adapted_bytes, adapted_of, learned
 from client.trends import Trending, write_trending
 from client.vault import open_vault
 from shared.errors import ConfigError, DataError
@@ -131,6 +132,68 @@ def test_what_is_forgotten_is_unlearned(home, device, serving):
     one.forget()
     assert (one.status().adapted, one.stored().events) == (0, 0)
     assert {offer.source for offer in one.recommend().offers} == {"popular"}
+
+
+def test_what_another_process_forgets_in_the_middle_of_an_event_is_not_kept(home, device, serving, monkeypatch):
+    serving(home=home)
+    one = device()
+    one.record(viewed(1, 2, 3))
+
+    def while_it_learns(*arguments):
+        forget(home, KEY, now=NOW)
+        monkeypatch.undo()
+        return learned(*arguments)
+
+    monkeypatch.setattr("client.device.learned", while_it_learns)
+    one.record(viewed(4))
+    assert not home.adapted.exists()
+    assert (one.status().events, one.status().adapted) == (0, 0)
+
+
+def test_what_another_process_writes_while_all_is_learned_anew_is_not_missed(home, device, serving, monkeypatch):
+    serving(home=home)
+    one = device()
+    one.record(viewed(1, 2, 3))
+    read = one._read_behaviour
+
+    def then_another_writes():
+        read()
+        with open_vault(home.vault, KEY) as other:
+            other.record(viewed(9))
+
+    monkeypatch.setattr(one, "_read_behaviour", then_another_writes)
+    one.forget(items=["i2"])
+    monkeypatch.undo()
+    assert "i9" not in ids(one.recommend(Wish(k=48)))
+
+
+def test_a_disk_that_refuses_while_old_events_go_leaves_nothing_learned_from_them(home, device, serving, monkeypatch):
+    serving(home=home)
+    one = device()
+    one.record([*viewed(1, time=NOW - 40 * DAY), *viewed(2, 3)])
+
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one.vault, "_tidy", full)
+    with pytest.raises(OSError, match="No space"):
+        one.purge(30)
+    assert one.status().adapted == 2
+    assert "i1" in ids(one.recommend(Wish(k=48)))
+
+
+def test_an_event_that_comes_late_stands_where_it_belongs(home, device, serving):
+    serving(home=home)
+    one = device()
+    one.record(viewed(1, 2, kind="not_interested", time=NOW - DAY))
+    one.record(viewed(3))
+    one.record(viewed(1, time=NOW - 2 * DAY))  # from before it was turned down
+    live = one._history
+    assert "i1" not in ids(one.recommend(Wish(k=48, exclude_seen=False)))
+    one.close()
+    again = device()._history
+    for name in ("item", "kind", "count", "time"):
+        assert getattr(live, name).tolist() == getattr(again, name).tolist()
 
 
 def test_what_is_too_old_is_dropped_and_unlearned(home, device, serving):

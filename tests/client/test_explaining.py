@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.explaining import TELLING, effects, explain, without
-from client.recommending import PRICE, Personal, parts_of, shelf_of, shown_to, user_sides
-from shared.encoder.spec import EncoderSpec, initial_parameters
-from shared.history import NOT_INTERESTED
+from client.recommending import PRICE, Personal, parts_of, shelf_of, shown_to, summed, user_sides
+from shared.encoder.spec import KINDS_OF_ENCODER, EncoderSpec, initial_parameters
+from shared.history import NOT_INTERESTED, History
 from shared.policy.recall_policy import GROUPS, RecallPolicy
 
 ITEMS = 48
-SPECS = {kind: EncoderSpec(16, 16, ITEMS, kind) for kind in ("mean", "linear")}
+SPECS = {kind: EncoderSpec(16, 16, ITEMS, kind) for kind in KINDS_OF_ENCODER}
 SPEC = SPECS["mean"]
 PRIOR = np.linspace(-1, 1, ITEMS).astype(np.float32)
 PLAIN = RecallPolicy(
@@ -116,6 +116,45 @@ def test_who_lowers_no_score_is_not_named(shelf, history):
             assert said.despite[0].row == 0
         elif likeness < -0.01:
             assert said.because[0].row == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_an_effect_is_what_scoring_the_rest_alone_gives(shelf, history, data):
+    model, policy = shelf(data.draw(st.integers(0, 1000)), data.draw(encoders)), data.draw(policies())
+    one = history(data.draw(st.integers(0, 1000)), data.draw(st.integers(1, 14)), 2)
+    if data.draw(st.booleans()):
+        one = replace(one, time=np.full(len(one), 1.7e9))  # all are the newest
+    personal = data.draw(st.sampled_from([None, Personal(np.full(16, 0.2, np.float32), {"text": 0.5})]))
+    found = effects(model, policy, one, np.arange(ITEMS), personal=personal)
+
+    def total(some):
+        users = user_sides(model, policy, [some], personal)
+        return summed(parts_of(model, policy, users, personal), (1, ITEMS))[0]
+
+    whole = total(one)
+    for row in range(len(one)):
+        np.testing.assert_allclose(
+            found[row], whole - total(without(one, row)), atol=2e-5 * max(1, np.abs(whole).max())
+        )
+
+
+@pytest.mark.parametrize(("kind", "most"), [("linear", 1), ("mean", 2), ("attention", 3), ("gru", 129)])
+def test_a_long_history_is_not_read_again_for_every_row(shelf, history, monkeypatch, kind, most):
+    model, one = shelf(1, kind), history(2, 48, 0)
+    long = History(**{f.name: np.tile(getattr(one, f.name), 20) for f in fields(History)})
+    long = replace(long, time=1e9 + np.arange(len(long), dtype=np.float64))
+    read = []
+
+    def counted(shelf, policy, histories, personal=None):
+        read.extend(histories)
+        return user_sides(shelf, policy, histories, personal)
+
+    monkeypatch.setattr("client.explaining.user_sides", counted)
+    effect = effects(model, PLAIN, long, np.arange(3))
+    assert effect.shape == (960, 3)
+    assert np.abs(effect).max() > 0
+    assert len(read) <= most
 
 
 def test_what_a_history_has_no_say_in_is_put_on_nobody(shelf, history):

@@ -24,6 +24,7 @@ from client.fleet_link import (
     unpack,
 )
 from shared.errors import ProtocolError
+from shared.parcels import parcel
 from shared.protocol import declined_record, is_declined
 
 
@@ -142,6 +143,25 @@ def test_a_message_arrives_whole_and_its_answer_goes_back(superlink, node):
         assert line.reply(incoming, SAID), "the same answer again is one answer"
         assert same(superlink.answer(asked).content, SAID)
         assert line.receive() is None
+
+
+@pytest.mark.slow
+def test_a_parcel_is_pulled_without_its_shells(superlink, node, monkeypatch):
+    """Each object is a call of its own, and a call is what a round costs."""
+    key, number = node
+    paths = []
+    real = adapter._post
+    monkeypatch.setattr(adapter, "_post", lambda made, path, *rest: paths.append(path) or real(made, path, *rest))
+    with link(superlink.address, superlink.ca, key) as line:
+        superlink.ask(number, parcel(SAID))
+        paths.clear()
+        incoming = patiently(line)
+        assert paths.count("pull-object") == 1
+        assert same(content_of(incoming), SAID)
+    with pytest.raises(ProtocolError, match="parcel"):
+        content_of(Incoming(incoming.raw, "x", {"x": ConfigRecord({"raw": b"abc"}).deflate()}))
+    with pytest.raises(ProtocolError):
+        content_of(Incoming(incoming.raw, "x", {"x": RecordDict().deflate()}))
 
 
 @pytest.mark.slow

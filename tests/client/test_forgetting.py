@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import time
+from threading import Thread
 
 import pytest
 
 from client.behaviour import Behaviour
-from client.forgetting import check_receipt, forget, names, receipts
+from client.forgetting import _receipts, check_receipt, forget, names, receipts
 from client.home import Home
 from client.vault import Vault, open_vault
 from shared.errors import DataError
@@ -69,6 +71,29 @@ def test_receipts_are_numbered_and_listed(home):
     assert [one.number for one in listed] == [1, 2, 3]
     assert [one.forgotten.events for one in listed] == [10, 5, 5]
     assert [one.before for one in listed] == [None, 5.0, None]
+
+
+def test_two_that_forget_at_once_leave_two_receipts(home, monkeypatch):
+    def slowly(home):
+        found = _receipts(home)
+        time.sleep(0.05)  # between looking for the last number and writing the next
+        return found
+
+    monkeypatch.setattr("client.forgetting._receipts", slowly)
+    threads = [Thread(target=forget, args=(home, KEY, [name]), kwargs={"now": 1.0}) for name in ("keep", "drop", "x")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.number for one in receipts(home)] == [1, 2, 3]
+
+
+def test_what_could_not_be_signed_is_not_forgotten(home):
+    home.ledger_key.write_text("no key")
+    with pytest.raises(DataError, match="not an unencrypted PEM"):
+        forget(home, KEY, now=1.0)
+    with open_vault(home.vault, KEY) as vault:
+        assert vault.count() == 20
 
 
 def test_a_device_that_never_forgot_has_no_receipts(home):

@@ -6,6 +6,8 @@ import math
 import pytest
 
 from client.behaviour import Behaviour
+from client.forgetting import forget
+from client.home import Home
 from client.importing import export, read_events
 from client.vault import open_vault
 from shared.errors import DataError
@@ -101,11 +103,18 @@ def test_everything_about_the_person_comes_out_as_json_and_goes_in_again(tmp_pat
     ledger = create_ledger(tmp_path / "ledger.jsonl", own_key(tmp_path / "key.pem"), {"type": "opened"})
     ledger.append([{"type": "decline", "client": "device", "clause": "test"}])
     ledger.close()
-    consent = written(tmp_path / "consent.toml", "enabled = false\n")
-    with open_vault(tmp_path / "v.db", KEY) as vault:
-        vault.record(events)
-        document = json.loads(json.dumps(export(vault, tmp_path / "ledger.jsonl", consent), allow_nan=False))
-    assert document["format"] == "fedrecall-export-1"
+    home = Home(tmp_path)
+    written(home.consent, "enabled = false\n")
+    with open_vault(home.vault, KEY) as vault:
+        vault.record([*events, Behaviour("c", "view", 3.0)])
+    receipt = forget(home, KEY, ["c"], now=4.0)
+    with open_vault(home.vault, KEY) as vault:
+        learned = json.dumps({"z": [0.5], "events": 2}).encode()
+        home.adapted.write_bytes(vault.seal("adapted", learned, vault.epoch()))
+        document = json.loads(json.dumps(export(vault, home), allow_nan=False))
+    assert document["format"] == "fedrecall-export-2"
+    assert document["learned"] == {"z": [0.5], "events": 2}
+    assert [one["key"] for one in document["forgotten"]] == [receipt.key]
     assert [line["type"] for line in document["ledger"]] == ["opened", "decline"]
     assert document["consent"] == {"enabled": False}
     rows = written(tmp_path / "e.jsonl", "\n".join(map(json.dumps, document["events"])))
@@ -113,8 +122,30 @@ def test_everything_about_the_person_comes_out_as_json_and_goes_in_again(tmp_pat
 
 
 def test_a_device_without_ledger_and_consent_exports_its_events(tmp_path):
-    with open_vault(tmp_path / "v.db", KEY) as vault:
-        document = export(vault, tmp_path / "none", tmp_path / "none")
-        assert (document["events"], document["ledger"], document["consent"]) == ([], [], None)
+    home = Home(tmp_path)
+    with open_vault(home.vault, KEY) as vault:
+        document = export(vault, home)
+        empty = {"events": [], "learned": None, "ledger": [], "consent": None, "forgotten": []}
+        assert document == empty | {"format": "fedrecall-export-2"}
+        written(home.consent, "enabled =")
         with pytest.raises(DataError, match="cannot be read"):
-            export(vault, tmp_path / "none", written(tmp_path / "consent.toml", "enabled ="))
+            export(vault, home)
+
+
+def test_what_was_learned_before_something_was_forgotten_is_not_exported(tmp_path):
+    home = Home(tmp_path)
+    with open_vault(home.vault, KEY) as vault:
+        home.adapted.write_bytes(vault.seal("adapted", b"{}", vault.epoch()))
+        assert export(vault, home)["learned"] == {}
+        vault.forget()
+        assert export(vault, home)["learned"] is None
+
+
+def test_a_ledger_that_is_being_written_is_exported_without_its_half_line(tmp_path):
+    home = Home(tmp_path)
+    ledger = create_ledger(home.ledger, own_key(home.ledger_key), {"type": "opened"})
+    ledger.close()
+    with home.ledger.open("ab") as file:
+        file.write(b'{"seq": 2, "ev')
+    with open_vault(home.vault, KEY) as vault:
+        assert [line["type"] for line in export(vault, home)["ledger"]] == ["opened"]

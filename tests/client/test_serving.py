@@ -101,6 +101,17 @@ def test_without_a_history_and_trends_what_is_popular_comes_first(serving, empty
     )
 
 
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_category_that_is_smaller_than_the_list_is_all_there_is(serving, empty, monkeypatch, bare):
+    mapped, _ = serving(bare=bare)
+    looked_at = []
+    whole = Filter.__call__
+    monkeypatch.setattr(Filter, "__call__", lambda self, item: looked_at.extend(item) or whole(self, item))
+    offers = answered(mapped, Person(empty), Wish(k=40, categories=("c1",)), rng()).offers
+    assert sorted(int(offer.id[1:]) for offer in offers) == list(range(1, ITEMS, 4))
+    assert set(looked_at) == set(range(1, ITEMS, 4))
+
+
 def test_without_a_model_what_is_newest_comes_first(serving, history):
     mapped, _ = serving(bare=True)
     answer = answered(mapped, Person(history(4)), Wish(k=2), rng())
@@ -183,7 +194,9 @@ class _Graph:
 
 @pytest.mark.parametrize("taken", [0, 400, 990])
 @pytest.mark.parametrize("filtered", [None, 900, 100])
-def test_a_graph_is_asked_until_enough_is_allowed_or_every_row_is_looked_at(taken, filtered, serving):
+@pytest.mark.parametrize("few", [0, 2000])
+def test_a_graph_is_asked_until_enough_is_allowed_or_every_row_is_looked_at(few, taken, filtered, serving, monkeypatch):
+    monkeypatch.setattr("client.serving.LOOKED_THROUGH", few)
     chance = np.random.default_rng(2)
     values = chance.integers(-127, 128, (1000, 64)).astype(np.int8)
     query = chance.normal(size=64).astype(np.float32)
@@ -196,4 +209,5 @@ def test_a_graph_is_asked_until_enough_is_allowed_or_every_row_is_looked_at(take
     want = set(allowed[:20])
     assert np.array_equal(found, np.unique(found))
     assert len(found) == len(want)
+    assert len(model.graph.asked) <= (0 if few or filtered == 100 or (filtered is None and taken == 990) else 3)
     assert len(want & set(found.tolist())) >= 0.9 * len(want)  # the query in whole numbers is not quite the query

@@ -172,6 +172,36 @@ def test_a_child_process_builds_and_tells_what_it_took(home, catalogue, model):
     assert shelf.model.round == 1
 
 
+def test_a_child_process_runs_the_installed_code_and_nothing_of_the_folder_it_starts_in(home, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "downloads"
+    elsewhere.mkdir()
+    (elsewhere / "client.py").write_text("raise SystemExit('code from a folder that somebody else may write to')")
+    monkeypatch.chdir(elsewhere)
+    build_in_child(home)
+
+
+def test_titles_and_categories_move_no_cursor_and_what_no_event_can_name_is_never_shown(home, catalogue, model):
+    kinds = (("a\x1b[2Jb",), *((f"c{n}",) for n in range(47)))
+    ids = ("i\x1b[2J", "i" * 201, *catalogue.ids[2:])
+    hostile = replace(catalogue, ids=ids, titles=("\x1b]0;x\x07Title", *catalogue.titles[1:]), categories=kinds)
+    publish(home, hostile, 1, replace(model, trained=hostile.version()))
+    build(home)
+    shelf = open_shelf(home)
+    assert shelf.titles[0] == " ]0;x Title"
+    assert shelf.categories_of(0) == ("a [2Jb",)
+    assert shelf.barred.tolist() == [0, 1, 40, 46]
+    assert not {0, 1} & set(shelf.model.popular.tolist())
+
+
+def test_a_shelf_with_a_graph_serves_where_usearch_is_gone(home, catalogue, model, monkeypatch):
+    monkeypatch.setattr("client.shelf_files.LOOKED_THROUGH", 10)
+    publish(home, catalogue, 1, model)
+    build(home)
+    assert open_shelf(home).model.graph is not None
+    monkeypatch.setattr("client.mapped.has_graphs", lambda: False)
+    assert open_shelf(home).model.graph is None
+
+
 def test_a_draft_of_a_process_that_was_killed_is_in_nobodys_way(home, catalogue, model, monkeypatch):
     publish(home, catalogue, 1, model)
     monkeypatch.setattr("client.shelf_files._sync", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -320,7 +320,8 @@ def test_events_past_their_time_to_live_go_and_the_others_stay(path):
         assert vault.purge(20 * day, 10) == 300
         assert set(items(vault)) == {"young"}
         assert vault.purge(20 * day, 10) == 0
-        assert vault.unseal("adapted", kept) == b"learned"
+        with pytest.raises(DataError, match="make it anew"):  # it was learned from what is gone now
+            vault.unseal("adapted", kept)
         vault.record(views(1))
         assert vault.count() == len(vault.events()) == 301
 
@@ -336,6 +337,18 @@ def test_what_was_learned_opens_under_its_name_until_something_is_forgotten(path
         vault.forget(["nothing that is there"])
         with pytest.raises(DataError, match="make it anew"):
             vault.unseal("adapted", sealed)
+
+
+def test_what_was_learned_before_a_forgetting_is_not_sealed_after_it(path):
+    with open_vault(path, KEY) as vault, open_vault(path, KEY) as other:
+        vault.record(views(1, 2))
+        before = vault.epoch()
+        vault.record(views(3))
+        assert vault.epoch() == before
+        other.forget(["item-1"])
+        assert vault.epoch() != before
+        with pytest.raises(DataError, match="before something was forgotten"):
+            vault.seal("adapted", b"learned", before)
 
 
 def test_a_store_for_training_holds_the_items_of_its_catalogue(path, tmp_path):

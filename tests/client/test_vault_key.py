@@ -191,6 +191,14 @@ def test_a_keyring_that_lost_the_key_or_is_locked_is_a_sentence(home, ring):
         unlock(home, never)
 
 
+@pytest.mark.parametrize("wrong", ["", "zz" * 32, "ab" * 31])
+def test_a_keyring_s_entry_that_is_no_key_is_a_sentence(home, ring, wrong):
+    new_key(home, None)
+    ring.kept = dict.fromkeys(ring.kept, wrong)
+    with pytest.raises(DataError, match="is not a vault's key"):
+        unlock(home, never)
+
+
 def test_a_keyring_that_keeps_nothing_safe_is_none(home, ring, monkeypatch):
     monkeypatch.setattr(Ring, "priority", 0.5)  # plain text in a file
     assert not keyring_there()

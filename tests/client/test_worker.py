@@ -143,6 +143,19 @@ def test_a_catalogue_that_is_not_here_is_declined(kept, task, message, local, in
     assert any("is not here" in why for why in reasons(kept.home))
 
 
+def test_a_run_goes_on_with_the_catalogue_that_it_began_with_when_another_is_served(
+    kept, task, message, local, incoming, catalogue
+):
+    other = replace(catalogue, titles=tuple(f"Title {name}" for name in catalogue.ids))
+    answer(kept, incoming(issue(other), "query.publication"))
+    assert "sealed" in answer(kept, incoming(message(task("statistics", plan=local))))[0]
+    later = task("statistics", plan=local, catalogue=other.version(), run="next")
+    assert "sealed" in answer(kept, incoming(message(later)))[0]
+    mixed = task("statistics", plan=local, catalogue=other.version(), round=2)
+    assert is_constant(answer(kept, incoming(message(mixed)))[0]), "a run keeps its catalogue"
+    assert current(kept.home).catalogue == other.version()
+
+
 def test_a_catalogue_that_is_named_like_a_path_opens_nothing(kept, task, message, local, incoming):
     record = message(task("statistics", plan=local, catalogue="../../device/consent"))
     assert is_constant(answer(kept, incoming(record))[0])

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "deploy"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def needed():
     """A program from a Debian package: where continuous integration runs, a missing one is a failure."""
 

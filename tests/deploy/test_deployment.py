@@ -109,7 +109,7 @@ def test_the_deployment_explains_what_does_not_start(folder):
     folder.mkdir()
     (folder / "server").mkdir()
     (folder / "server" / "something").write_text("else", encoding="utf-8")
-    with pytest.raises(LoopbackError, match="not empty"), deployed(folder, 1, rounds=1):
+    with pytest.raises(LoopbackError, match="not empty"), deployed(folder, CLIENTS, rounds=1):
         pass
 
 
@@ -211,7 +211,7 @@ def disk_full(deployment, number):
 
 def test_a_device_without_a_server_serves_for_ever(folder):
     """Nothing is up but the device: it answers, and it says why it does not take part."""
-    with deployed(folder, 1, rounds=1) as deployment:
+    with deployed(folder, CLIENTS, rounds=1) as deployment:
         stop(deployment, "server")
         stop(deployment, "proxy")
         stop(deployment, "device-0")

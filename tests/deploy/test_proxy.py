@@ -4,11 +4,13 @@ import http.server
 import socket
 import ssl
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from loopback import Deployment, Ports, free_ports, start_proxy, stop
 
-from server.certificates import make_authority, make_certificate
+from server.certificates import issue, make_authority
+from server.house import House
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
@@ -28,12 +30,14 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def proxied(tmp_path, needed):
+@pytest.fixture(scope="module")
+def started(tmp_path_factory, needed):
     needed("nginx")
-    tls = tmp_path / "server" / "tls"
-    authority = make_authority()
-    make_certificate(authority, ("localhost", "127.0.0.1"), tls)
+    tmp_path = tmp_path_factory.mktemp("proxied")
+    house, now = House(tmp_path / "server"), datetime.now(UTC)
+    make_authority(house, now)
+    issue(house, "localhost:8443", now)
+    tls = house.folder / "tls"
     proxy, superlink = free_ports(2)
     seen = []
     handler = type("Handler", (Upstream,), {"seen": seen})
@@ -50,6 +54,12 @@ def proxied(tmp_path, needed):
         stop(deployment, "proxy")
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def proxied(started):
+    started[1].clear()
+    return started
 
 
 def asked(deployment, ca, line, headers=""):
@@ -131,8 +141,8 @@ def test_the_proxy_speaks_no_plain_http(proxied):
     assert seen == []
 
 
-def test_nothing_is_written_down_of_who_connects(proxied, tmp_path):
+def test_nothing_is_written_down_of_who_connects(proxied):
     deployment, _, ca = proxied
     asked(deployment, ca, "POST /v1/fleet/pull-messages")
-    written = "".join(path.read_text() for path in (tmp_path / "proxy").rglob("*.log"))
+    written = "".join(path.read_text() for path in (deployment.folder / "proxy").rglob("*.log"))
     assert "127.0.0.1" not in written

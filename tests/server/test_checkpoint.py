@@ -133,10 +133,10 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(call, state, tmp_path, 
             self.file.write(content[: len(content) // 2])
             full()
 
-    opened = type(path).open
+    opened = module.os.fdopen
     changes = {
-        "open": (type(path), "open", full),
-        "write": (type(path), "open", lambda self, *a, **k: Full(opened(self, *a, **k))),
+        "open": (module.os, "open", full),
+        "write": (module.os, "fdopen", lambda *a, **k: Full(opened(*a, **k))),
         "fsync": (module.os, "fsync", full),
         "replace": (type(path), "replace", full),
     }
