@@ -134,7 +134,8 @@ def effects(
 ) -> Floats:
     """By how much the score of each item falls when a row of the history is left out.
 
-    Everything that depends on the history is computed again, recency too: without the newest row another is newest.
+    Everything that depends on the history counts as it would then, recency too: without the newest row another is the
+    newest. Of a GRU's history the newest ``REMEMBERED`` rows are asked about; the effect of an older one is given as 0.
 
     Returns:
         (rows, items) logits; positive where the row speaks for the item.

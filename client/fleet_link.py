@@ -344,16 +344,24 @@ def _answer(asked: ProtoMetadata, record: RecordDict, now: float, ttl: float) ->
 
 
 def _push(made: Link, message: Message, run: int) -> None:
-    """Push an answer and its objects; pushing the same one twice is one answer."""
+    """Push an answer and its objects; pushing the same one twice is one answer.
+
+    Of a parcel its one part: the server reads no other object (``server/flower_grid.py``), and forgets the answer as
+    soon as it has that one.
+    """
     objects = {name: each.deflate() for name, each in get_all_nested_objects(message).items()}
+    tree = get_object_tree(message)
+    core = {each.object_id for each in iterate_object_tree(wire.worth_pulling(tree))}
     request = PushMessagesRequest(
         node=_node(made),
         messages_list=[message_to_proto(remove_content_from_message(message))],
-        message_object_trees=[get_object_tree(message)],
+        message_object_trees=[tree],
         clientapp_runtime_list=[0.0],  # how long it took is nobody's business
     )
     response = _call(made, "push-messages", request, PushMessagesResponse)
     for name in response.objects_to_push:
+        if name in objects and name not in core:
+            continue
         if name not in objects:
             raise LinkError("the server asks for an object that the answer does not have")
         part = PushObjectRequest(

@@ -159,8 +159,10 @@ class MappedShelf:
 
 def ascending(lists: Sequence[NDArray[Any]]) -> Indices:
     """Every index of some lists, once. The lists are ascending, or short: long ones are merged, not sorted anew."""
-    all_of_them = np.sort(np.concatenate(lists).astype(np.int64), kind="stable")
-    return all_of_them[np.append(True, all_of_them[1:] != all_of_them[:-1])[: len(all_of_them)]]
+    merged = np.sort(np.concatenate(lists).astype(np.int64), kind="stable")
+    fresh = np.ones(len(merged), np.bool_)
+    fresh[1:] = merged[1:] != merged[:-1]
+    return np.asarray(merged[fresh], np.int64)
 
 
 def id_hash(item: str) -> np.uint64:

@@ -18,9 +18,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -30,6 +31,7 @@ from client.behaviour import Behaviour, Events, chosen, events_of, history_of, o
 from client.sealing import KEY, Unreadable, seal, unseal
 from client.store import ClientStore
 from client.traces import database_files, found_in, probes
+from client.vault_account import Forgotten, Summary
 from client.vault_file import (
     PATIENCE,
     Head,
@@ -63,48 +65,6 @@ __all__ = [
 ]
 
 PERSON: Final = "person"  # the one user of a device; no name leaves it, so none is needed
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a vault holds.
-
-    Attributes:
-        events: how many.
-        by_kind: kind -> how many.
-        oldest, newest: unix seconds, None where there is none.
-        bytes: on disk.
-    """
-
-    events: int
-    by_kind: Mapping[str, int]
-    oldest: float | None
-    newest: float | None
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """What one forgetting did, and what was looked at to prove it.
-
-    Attributes:
-        events: that are gone.
-        left: events that stay.
-        rows_before, rows_after: sealed pages.
-        ciphertexts: those that were in the vault before, the head among them; all of them were replaced.
-        probes: pieces of them that were looked for, 8 bytes of every 256.
-        searched: bytes of the database, its log and its index that were looked through.
-        found: pieces that were there; 0.
-    """
-
-    events: int
-    left: int
-    rows_before: int
-    rows_after: int
-    ciphertexts: int
-    probes: int
-    searched: int
-    found: int
 
 
 class Vault:
@@ -321,8 +281,12 @@ class Vault:
             self._empty_log()
 
     def _empty_log(self) -> None:
-        if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            raise DataError(f"{self.path}: another process has been reading for more than {PATIENCE:g} s; stop it")
+        """SQLite waits for readers by itself, but not for another process that is emptying the log just now."""
+        end = time.monotonic() + PATIENCE
+        while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > end:
+                raise DataError(f"{self.path}: another process has been reading for more than {PATIENCE:g} s; stop it")
+            time.sleep(0.01)
 
     def tidied(self) -> Self:
         """Finish a forgetting that was killed half way; used by :func:`open_vault`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,8 @@ from flwr.app.error import Error
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_to_proto, metadata_from_proto
+from flwr.common.serde import message_to_proto
+from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
@@ -40,6 +41,7 @@ from shared.parcels import opened, parcel
 from shared.wire import content_of, is_part, message_of, worth_pulling
 
 LARGEST: Final = 1 << 28  # bytes of one answer: a vector of 64 million numbers
+STOCK: Final = 2.0  # seconds without an answer after which a device may be a stock SuperNode, which wants every object
 KEPT: Final = 600.0  # seconds after which nobody asks for an answer any more
 
 
@@ -62,6 +64,21 @@ class Arriving:
     objects: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Shells:
+    """What of a message was not sent yet: all but a parcel's one part, in which everything is.
+
+    Attributes:
+        session: Flower's, of the sending.
+        since: when the rest was sent.
+        objects: by id.
+    """
+
+    session: str
+    since: float
+    objects: Mapping[str, InflatableObject]
+
+
 @dataclass
 class FlowerGrid(Grid):
     """See the module. Not frozen: answers are on their way.
@@ -74,6 +91,7 @@ class FlowerGrid(Grid):
     inner: HttpGrid
     clock: Callable[[], float] = time.monotonic
     arriving: dict[str, Arriving] = field(default_factory=dict)  # by the message that is answered
+    shells: dict[str, Shells] = field(default_factory=dict)  # by message
 
     def set_run(self, run: Run) -> None:
         """As inside."""
@@ -95,40 +113,40 @@ class FlowerGrid(Grid):
         return self.inner.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Put together and send. A message whose device has taken it already needs no more of its objects."""
+        """Put together and send; the shells of a parcel, which an agent does not ask for, only when no answer comes."""
         made = list(messages)
-        objects: dict[str, InflatableObject] = {}
         for message in made:
             message.content = parcel(message.content)
             message.metadata.__dict__["_message_id"] = message.object_id
-            objects |= get_all_nested_objects(message)
-        client = self._client
         letters = [message_to_proto(remove_content_from_message(message)) for message in made]
         trees = [get_object_tree(message) for message in made]
-        said = client.PushMessages(PushAppMessagesRequest(messages_list=letters, message_object_trees=trees))
-        wanted = set(said.objects_to_push)
-        for name in (name for name in objects if name in wanted):
-            client.PushObject(
-                PushObjectRequest(
-                    node=self.inner.node,
-                    run_id=self.inner.run.run_id,
-                    session_id=said.session_id,
-                    object_id=name,
-                    object_content=objects[name].deflate(),
-                )
-            )
+        said = self._client.PushMessages(PushAppMessagesRequest(messages_list=letters, message_object_trees=trees))
+        missing, now = set(said.objects_to_push), self.clock()
+        for message, tree, number in zip(made, trees, said.message_ids, strict=True):
+            objects = get_all_nested_objects(message)
+            core = [each.object_id for each in iterate_object_tree(worth_pulling(tree))]
+            self._push(said.session_id, {name: objects[name] for name in core if name in missing})
+            missing.difference_update(core)
+            shells = {name: content for name, content in objects.items() if name in missing}
+            if number and shells:
+                self.shells[number] = Shells(said.session_id, now, shells)
         return list(said.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers to these messages that are here whole; each once. Waits for none."""
         wanted, now = set(message_ids), self.clock()
         self.arriving = {asked: one for asked, one in self.arriving.items() if now - one.since < KEPT}
+        self.shells = {asked: one for asked, one in self.shells.items() if now - one.since < KEPT}
         ask = sorted(wanted - set(self.arriving))
         if ask:
             pulled = self._client.PullMessages(PullAppMessagesRequest(message_ids=ask))
             for message, tree in zip(pulled.messages_list, pulled.message_object_trees, strict=True):
                 letter = message.metadata
                 self.arriving[letter.reply_to_message_id] = Arriving(letter, tree, worth_pulling(tree), now)
+                self.shells.pop(letter.reply_to_message_id, None)
+        for asked in [asked for asked in wanted & set(self.shells) if now - self.shells[asked].since > STOCK]:
+            late = self.shells.pop(asked)
+            self._push(late.session, late.objects)
         return [reply for asked in wanted & set(self.arriving) if (reply := self._complete(asked)) is not None]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -142,6 +160,19 @@ class FlowerGrid(Grid):
             if not arrived:
                 time.sleep(0.1)
         return replies
+
+    def _push(self, session: str, objects: Mapping[str, InflatableObject]) -> None:
+        """Push objects; that the SuperLink takes one no more says that a device has its message already."""
+        for name, content in objects.items():
+            self._client.PushObject(
+                PushObjectRequest(
+                    node=self.inner.node,
+                    run_id=self.inner.run.run_id,
+                    session_id=session,
+                    object_id=name,
+                    object_content=content.deflate(),
+                )
+            )
 
     @property
     def _client(self) -> RuntimeHttpClient:

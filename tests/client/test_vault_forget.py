@@ -134,6 +134,7 @@ def test_a_forgetting_that_was_cut_off_is_finished_by_who_opens_next(vault, path
 
 def test_a_reader_that_stays_prevents_the_proof_and_says_so(vault, path, monkeypatch):
     monkeypatch.setattr("client.vault_file.PATIENCE", 0.05)
+    monkeypatch.setattr("client.vault.PATIENCE", 0.05)
     with open_vault(path, KEY) as mine, closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM pages").fetchone()

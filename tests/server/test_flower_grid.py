@@ -7,14 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.error import Error
 from flwr.common.serde import message_to_proto
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 from flwr.supercore.task_identity import TaskIdentity
 
 from server import flower_grid
-from server.flower_grid import KEPT, FlowerGrid
+from server.flower_grid import KEPT, STOCK, FlowerGrid
 from shared.parcels import PART, is_parcel, opened, parcel
+from shared.protocol import declined_record, is_declined
 
 RECORD = RecordDict({"a": ConfigRecord({"raw": b"x"}), "v": ArrayRecord({"v": Array(np.arange(300))})})
 
@@ -71,7 +73,7 @@ class Inner:
     run = SimpleNamespace(run_id=5)
 
     def __init__(self):
-        self._runtime_client = SuperLink()
+        self._runtime_client, self.sent = SuperLink(), []
         TaskIdentity.task_id = TaskIdentity.node_id = 1
         TaskIdentity.run_id = 5
 
@@ -88,7 +90,9 @@ def grid():
 
 
 def asked(grid):
-    (number,) = grid.push_messages([grid.create_message(RECORD, "query.x", 3, "1", ttl=5.0)])
+    message = grid.create_message(RECORD, "query.x", 3, "1", ttl=5.0)
+    (number,) = grid.push_messages([message])
+    grid.inner.sent.append(message)
     return number
 
 
@@ -109,17 +113,61 @@ def reply(grid, record, change=lambda _message: None):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_messages_leave_as_one_part_and_answers_arrive_as_they_were(grid, together):
-    number = asked(grid)
+    number, link = asked(grid), grid.inner._runtime_client
     assert is_parcel(grid.inner.sent[0].content)
     assert opened(grid.inner.sent[0].content) == RECORD
-    assert (grid.inner.sent[0].metadata.ttl, grid.inner.sent[0].metadata.group_id) == (5.0, "1")
-    _, root = reply(grid, parcel(RECORD) if together else RECORD)
+    assert (link.asked[0].metadata.ttl, link.asked[0].metadata.group_id) == (5.0, "1")
+    assert [link.objects[name].split()[0] for name in link.pushed] == [b"ConfigRecord"]
+    objects, root = reply(grid, parcel(RECORD) if together else RECORD)
     (got,) = grid.pull_messages([number])
     assert got.content == RECORD
     assert (got.metadata.src_node_id, got.metadata.reply_to_message_id) == (3, number)
-    assert grid.inner._runtime_client.confirmed == [root]
+    assert link.confirmed == [root]
+    assert link.pulls == (1 if together else len(objects))
     assert list(grid.pull_messages([number])) == []
     assert list(grid.get_node_ids()) == [3]
+
+
+def test_an_answer_of_one_part_that_is_no_parcel_is_read_whole(grid):
+    """As a stock SuperNode declines."""
+    number = asked(grid)
+    reply(grid, declined_record())
+    (got,) = grid.pull_messages([number])
+    assert is_declined(got.content)
+
+
+def test_a_device_that_took_a_message_before_it_was_all_there_stops_nobody(grid):
+    """The SuperLink forgets a message once its device has it, and takes no more of its objects."""
+    grid.inner._runtime_client.deaf = True
+    number = asked(grid)
+    reply(grid, parcel(RECORD))
+    assert [got.content for got in grid.pull_messages([number])] == [RECORD]
+
+
+def test_a_stock_supernode_gets_the_shells_of_a_message_when_no_answer_comes(grid):
+    now = 0.0
+    grid.clock = lambda: now
+    number, link = asked(grid), grid.inner._runtime_client
+    now = STOCK
+    assert list(grid.pull_messages([number])) == []
+    assert len(link.pushed) == 1
+    now = STOCK + 0.1
+    grid.pull_messages([number])
+    grid.pull_messages([number])
+    assert [link.objects[name].split()[0] for name in link.pushed] == [b"ConfigRecord", b"RecordDict", b"Message"]
+    other = asked(grid)
+    reply(grid, parcel(RECORD))
+    grid.pull_messages([other])
+    now += KEPT
+    grid.pull_messages([other])
+    assert (len(link.pushed), grid.shells) == (4, {})
+
+
+def test_what_a_node_or_the_superlink_says_went_wrong_arrives(grid):
+    number = asked(grid)
+    reply(grid, Error(code=3, reason="gone"))
+    (got,) = grid.pull_messages([number])
+    assert (got.error.code, got.metadata.reply_to_message_id) == (3, number)
 
 
 def test_an_answer_whose_parts_are_not_there_yet_holds_nobody_up(grid):
@@ -144,7 +192,7 @@ def test_an_answer_whose_sender_went_away_is_an_error_and_is_said_once(grid):
     grid.inner._runtime_client.gone = {root}
     (got,) = grid.pull_messages([number])
     assert got.has_error()
-    assert (got.metadata.reply_to_message_id, got.metadata.src_node_id) == (number, 1)
+    assert (got.metadata.reply_to_message_id, got.metadata.src_node_id) == (number, 3)
     assert list(grid.pull_messages([number])) == []
 
 
@@ -161,13 +209,12 @@ def test_an_answer_that_nobody_asks_for_any_more_is_forgotten(grid):
     assert grid.arriving == {}
 
 
-def test_an_answer_of_another_or_to_another_is_refused(grid):
+def test_whose_answer_it_is_says_the_superlink_and_not_the_answer(grid):
     for change in ({"_src_node_id": 4}, {"_reply_to_message_id": "f" * 64}):
         number = asked(grid)
         reply(grid, RECORD, lambda message, change=change: message.metadata.__dict__.update(change))
         (got,) = grid.pull_messages([number])
-        assert got.has_error()
-        assert got.metadata.reply_to_message_id == number
+        assert (got.metadata.src_node_id, got.metadata.reply_to_message_id) == (3, number)
 
 
 @pytest.mark.parametrize(
@@ -210,14 +257,15 @@ def test_an_answer_that_is_too_large_is_an_error(grid, monkeypatch):
 def test_both_at_once_ends_when_all_have_answered_or_time_is_up(grid):
     message = grid.create_message(RECORD, "query.x", 3, "1")
     assert grid.send_and_receive([message], timeout=0.0) == []
-    push = grid.inner.push_messages
+    push = grid.push_messages
 
     def answered(messages):
         numbers = push(messages)
+        grid.inner.sent += messages
         reply(grid, RECORD)
         return numbers
 
-    grid.inner.push_messages = answered
+    grid.push_messages = answered
     assert [got.content for got in grid.send_and_receive([grid.create_message(RECORD, "query.x", 3, "1")])] == [RECORD]
 
 
