@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, cast
 
 from client.enrolling import Server, node_key, read_server, remember_node, remembered_node
-from client.fleet_link import Incoming, Link, link, unpack
+from client.fleet_link import Incoming, Link, link
 from client.home import Home
 from client.own_log import log
 from client.power import reason_to_wait
@@ -33,12 +33,14 @@ from client.settings import Settings
 from client.worker import read_frame, send_frame, send_message
 from shared.errors import FedrecallError, ProtocolError
 from shared.files import sync_folder, write_atomically
-from shared.protocol import declined_record
+from shared.protocol import declined_record, is_declined
+from shared.wire import HOSTILE, unpack
 
 FAST, SLOWER = 0.2, 1.3  # seconds to the first question after an answer, and how much longer each next one waits
 GRACE: Final = 20.0  # seconds that a worker may go on when the agent is to end
 LONGEST_TASK: Final = 3600.0  # seconds; then a worker is taken to hang
 FIRST_WAIT, LONGER, LONGEST_WAIT = 1.0, 1.5, 60.0  # seconds between tries of a server that is gone, and how they grow
+REFUSALS: Final = 1.0  # seconds: a refusal leaves a whole number of them after its message came
 LOOK_AROUND: Final = 30.0  # seconds between looks at battery and network
 DAY: Final = 86_400.0  # seconds
 UNANSWERED: Final = "unanswered"
@@ -101,7 +103,7 @@ def run(agent: Agent, *, until: float = float("inf")) -> None:
                     wait, why = FIRST_WAIT, ""
                 except FedrecallError as error:
                     why = str(error)
-                except OSError as error:
+                except Exception as error:  # noqa: BLE001 - whatever a server's message does to it, the agent lives
                     why = f"{type(error).__name__}: {error}"
             if why and why != told:
                 log(agent.home, "waiting", why=why)
@@ -129,7 +131,7 @@ def _connected(agent: Agent, server: Server, until: float) -> None:
     """
     home = agent.home
     known = remembered_node(home)
-    with link(server.address, server.ca, node_key(home), known=known, stop=agent.stop) as line:
+    with link(server.address, server.ca, node_key(home), known=known, stop=agent.stop, folder=home.folder) as line:
         if line.node != known:
             remember_node(home, line.node)
         agent.reached = True
@@ -138,23 +140,23 @@ def _connected(agent: Agent, server: Server, until: float) -> None:
         looked, pause = agent.clock(), agent.settings.poll_seconds
         while not agent.stop.is_set() and agent.clock() < until:
             tend(agent)
-            incoming = line.receive()
-            if incoming is not None:
-                _answer(agent, line, incoming)
-                pause = FAST  # the next step of a round comes soon, if it comes
-                continue
-            if agent.worker is not None and agent.clock() > agent.worker.last + agent.settings.linger_seconds:
-                dismiss(agent)
-            if agent.clock() > looked + LOOK_AROUND:
+            if agent.clock() > looked + LOOK_AROUND:  # even while messages keep coming
                 looked = agent.clock()
                 if _reason_to_wait(agent):
                     return
+            incoming = line.receive()
+            if incoming is not None and _answer(agent, line, incoming):
+                pause = FAST  # the next step of a round comes soon, if it comes
+                continue
             agent.stop.wait(max(0.0, min(pause, until - agent.clock())))
             pause = min(pause * SLOWER, agent.settings.poll_seconds)
 
 
-def _answer(agent: Agent, line: Link, incoming: Incoming) -> None:
+def _answer(agent: Agent, line: Link, incoming: Incoming) -> bool:
     """One message: its address to disk, the worker's answer back, and only then is the address dropped.
+
+    Returns:
+        Whether the server got more than a refusal; who sends what is refused is not asked for the next at once.
 
     Raises:
         LinkError: the server went away, for longer than the answer was good for.
@@ -167,11 +169,16 @@ def _answer(agent: Agent, line: Link, incoming: Incoming) -> None:
     except (OSError, FedrecallError) as error:
         log(home, "declined", kind=incoming.kind, why=f"{type(error).__name__}: {error}")
         record, facts = declined_record(), {}
+    finally:
+        incoming.close()
     agent.shelf_behind |= "published" in facts
     worked = agent.clock() - began
+    if is_declined(record):  # when it comes tells nothing of what was read before it was refused
+        agent.stop.wait(-worked % REFUSALS)
     taken = line.reply(incoming, record)
     _drop_address(home)
     log(home, "answered", kind=incoming.kind, seconds=round(worked, 3), taken=taken)
+    return not is_declined(record)
 
 
 def _settle(agent: Agent, line: Link) -> None:
@@ -179,11 +186,12 @@ def _settle(agent: Agent, line: Link) -> None:
     path = agent.home.folder / UNANSWERED
     if not path.exists():
         return
-    with suppress(ProtocolError):
-        raw = path.read_bytes()
-        incoming = Incoming(raw)
+    incoming = Incoming(path.read_bytes())
+    try:
         log(agent.home, "declined", kind=incoming.kind, why="this device stopped in the middle of it")
         line.reply(incoming, declined_record())
+    except HOSTILE as error:  # a file that somebody else wrote; it must not be in the way for ever
+        log(agent.home, "dropped", why=f"{path}: {type(error).__name__}: {error}")
     _drop_address(agent.home)
 
 
@@ -262,13 +270,16 @@ def dismiss(agent: Agent) -> None:
 
 
 def tend(agent: Agent) -> None:
-    """What is due beside the server's messages: the day's work, and a child that builds what serving maps."""
+    """What is due beside the server's messages: the day's work, a worker's end, a child that builds what is served."""
     if agent.clock() >= agent.next_day:
         agent.next_day = agent.clock() + DAY
         try:
             agent.daily()
         except (FedrecallError, OSError) as error:
             log(agent.home, "the day's work failed", why=str(error))
+    worker, linger = agent.worker, agent.settings.linger_seconds
+    if worker is not None and agent.clock() > worker.last + linger:  # with or without a server: it holds behaviour
+        dismiss(agent)
     if agent.shelver is not None and agent.shelver.poll() is not None:
         if agent.shelver.returncode:
             log(agent.home, "the shelf was not built", exit=agent.shelver.returncode)

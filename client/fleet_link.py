@@ -3,10 +3,11 @@
 Flower's own connection ends the process it runs in when it is refused, and runs what the server delivers. This one
 speaks the same protocol (protobuf over HTTPS, each call signed by the node key) and nothing more: it never asks for a
 bundle of code. Private names of Flower are imported here and nowhere else in ``client/``; what is leaned on is held by
-``tests/client/test_fleet_link.py`` against a real SuperLink.
+``tests/client/test_fleet_link.py`` against a real SuperLink. The bytes go over :mod:`client.https_line`, what is in
+them is :mod:`shared.wire`'s.
 
-Clocks: Flower signs the time, and refuses what is 5 s ahead or 305 s behind. A device's clock may be wrong, so the
-server's ``Date`` is what is signed; the gate's day stays the device's own.
+What a server sends is bounded before it is kept: bytes, parts and seconds. A message is pulled into a file without a
+name, so that the agent stays small however large the message.
 
 Formal guarantees: none; what crosses was released by ``client/release.py`` or is a constant.
 """
@@ -14,17 +15,16 @@ Formal guarantees: none; what crosses was released by ``client/release.py`` or i
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final, TypeVar, cast
 
 import httpx
@@ -33,7 +33,7 @@ from flwr.app import RecordDict
 from flwr.app.message.message import Message, make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, TIMESTAMP_HEADER
-from flwr.common.serde import message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -56,7 +56,6 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.node_pb2 import Node
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -67,38 +66,22 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.message import Message as Proto
 
+from client.https_line import LONGEST_CALL, Line, LinkError, line, pause_until, post
+from client.parts import Parts
 from shared import wire
-from shared.errors import FedrecallError, ProtocolError
 from shared.parcels import parcel
 
 VERSIONS: Final = ("1.41", "1.42")
 LARGEST: Final = 1 << 29  # bytes of one message; a catalogue of a million items with 64 numbers each fits
-_LARGEST_LETTER: Final = 1 << 24  # bytes of a response that carries no content
-_LARGEST_SKEW: Final = 86_400.0  # seconds; a clock that is further off is to be set, not followed
-_UNSURE: Final = 2.0  # seconds: ``Date`` has whole ones, and is as old as its way here
-_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+LONGEST: Final = 3600.0  # seconds that one message is pulled or answered for, whatever its server says
+_LARGEST_PART: Final = 1 << 24  # bytes; Flower cuts arrays into pieces of a third of that
+_LARGEST_LETTER: Final = 1 << 18  # bytes of a response that carries no content: a tree of some thousand parts
 _BEAT: Final = HEARTBEAT_DEFAULT_INTERVAL / 2  # seconds; a SuperLink forgets a node after two intervals
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 5.0  # seconds between tries of one call
 _NOT_ACTIVATED, _NOT_RUNNING = 2004, 2007  # Flower's codes: an unknown or present node; a run that has ended
 _MEDIA: Final = "application/protobuf"
-# What Flower's parsers raise on hostile objects.
-_HOSTILE: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    DecodeError,
-)
 Response = TypeVar("Response", bound=Proto)
 Result = TypeVar("Result")
-
-
-class LinkError(FedrecallError):
-    """The server cannot be reached, or makes no sense; worth another try later."""
 
 
 class RefusedError(LinkError):
@@ -128,42 +111,47 @@ class Incoming:
         """The route that the server named, for the log."""
         return str(ProtoMetadata.FromString(self.raw).message_type)
 
+    def close(self) -> None:
+        """Let its parts go, once they were handed on."""
+        if isinstance(self.objects, Parts):
+            self.objects.close()
+
 
 @dataclass
 class Link:
-    """One connection. Not frozen: it learns its node's number and the server's clock.
+    """One connection. Not frozen: it learns its node's number.
 
     Attributes:
-        http: the client, of this server's authority alone.
-        address: host:port.
+        line: to the server.
         key: the node key.
         stop: set when the agent is to end; waiting ends with it.
-        clock: this side's seconds since 1970.
+        folder: where large messages are kept while they are read; None = where this system keeps such files.
         node: the SuperLink's number for this device; 0 before it is known.
-        ahead: seconds that the server's clock is ahead of this one.
     """
 
-    http: httpx.Client
-    address: str
+    line: Line
     key: EllipticCurvePrivateKey
     stop: threading.Event
-    clock: Callable[[], float]
+    folder: Path | None = None
     node: int = 0
-    ahead: float = 0.0
 
-    def now(self) -> float:
-        """Seconds since 1970, as the server has them."""
-        return self.clock() + self.ahead
+    @property
+    def ahead(self) -> float:
+        """Seconds that the server's clock is ahead of this one."""
+        return self.line.ahead
 
     def receive(self) -> Incoming | None:
         """The next message that waits for this device, whole; None = none waits.
 
         Raises:
             LinkError: see :class:`LinkError`; a message that was begun may be lost then, and the server sees it lost.
+            OSError: the disk refuses a message that is too large for memory.
         """
         pulled = _call(self, "pull-messages", PullMessagesRequest(node=_node(self)), PullMessagesResponse)
         if not pulled.messages_list:
             return None
+        if not pulled.message_object_trees:
+            raise LinkError("a message without parts")
         metadata = pulled.messages_list[0].metadata
         metadata.message_id = metadata.message_id or pulled.message_object_trees[0].object_id
         root = wire.worth_pulling(pulled.message_object_trees[0])
@@ -179,17 +167,20 @@ class Link:
         """Send an answer, and try again until it is there, or nobody waits for it any more.
 
         Returns:
-            Whether the server took it.
+            Whether the server took it; it does not if it asked in a way that cannot be answered.
 
         Raises:
             LinkError: the server was gone for as long as the answer was good for.
         """
         asked = ProtoMetadata.FromString(incoming.raw)
-        now = self.now()
-        ttl = asked.created_at + asked.ttl - now
-        if ttl <= 0:
+        now = self.line.now()
+        ttl = min(asked.created_at + asked.ttl - now, LONGEST)
+        if not ttl > 0:  # late, or no number at all
             return False
-        message = _answer(asked, parcel(record), now, ttl)
+        try:
+            message = _answer(asked, parcel(record), now, ttl)
+        except wire.HOSTILE:
+            return False
         try:
             _patiently(self, lambda: _push(self, message, asked.run_id), time.monotonic() + ttl)
         except OverError:
@@ -205,6 +196,7 @@ def link(
     *,
     known: int = 0,
     stop: threading.Event | None = None,
+    folder: Path | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[Link]:
     """Be there for a server, until the block ends.
@@ -216,17 +208,15 @@ def link(
         known: this device's number from an earlier link: after a crash the server takes it for present, and would
             refuse to have it activated again (305 in Flower's words); a heartbeat says as much.
         stop: ends waiting.
+        folder: see :class:`Link`.
         clock: seconds since 1970.
 
     Raises:
         LinkError: see :class:`LinkError`; :class:`RefusedError` where the server does not know the key.
     """
     check_version(version("flwr"))
-    context = ssl.create_default_context(cadata=authority)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # The environment names no proxy here: what a device trusts is in its own folder.
-    with httpx.Client(verify=context, timeout=_TIMEOUT, trust_env=False) as http:
-        made = Link(http, address, key, stop or threading.Event(), clock)
+    with line(address, authority, partial(_headers, key), clock) as under:
+        made = Link(under, key, stop or threading.Event(), folder)
         made.node = _present(made, known)
         left = threading.Event()
         beats = threading.Thread(target=_beats, args=(made, left), daemon=True)
@@ -259,23 +249,6 @@ def content_of(incoming: Incoming) -> RecordDict:
     return wire.content_of(incoming.root, incoming.objects, LARGEST)
 
 
-def pack(record: RecordDict) -> bytes:
-    """A record as bytes, between the worker and the agent."""
-    return bytes(recorddict_to_proto(record).SerializeToString())
-
-
-def unpack(raw: bytes) -> RecordDict:
-    """The inverse of :func:`pack`.
-
-    Raises:
-        ProtocolError: these are not its bytes.
-    """
-    try:
-        return recorddict_from_proto(ProtoRecordDict.FromString(raw))
-    except _HOSTILE as error:
-        raise ProtocolError("not a record") from error
-
-
 def _present(made: Link, known: int) -> int:
     """Tell the server that this device is there; its number."""
     if known:
@@ -301,20 +274,33 @@ def _beats(made: Link, left: threading.Event) -> None:
             _beat(made)
 
 
-def _pull(made: Link, metadata: ProtoMetadata, tree: ObjectTree) -> dict[str, bytes]:
-    until = time.monotonic() + max(0.0, metadata.created_at + metadata.ttl - made.now())
-    objects: dict[str, bytes] = {}
+def _pull(made: Link, metadata: ProtoMetadata, tree: ObjectTree) -> Parts:
+    left = min(metadata.created_at + metadata.ttl - made.line.now(), LONGEST)
+    until = time.monotonic() + (left if left > 0 else 0.0)
+    parts = Parts(made.folder)
+    try:
+        _fill(made, parts, metadata.run_id, tree, until)
+    except BaseException:
+        parts.close()
+        raise
+    return parts
+
+
+def _fill(made: Link, parts: Parts, run: int, tree: ObjectTree, until: float) -> None:
     room = LARGEST
-    for each in iterate_object_tree(tree):
-        if each.object_id not in objects:
-            request = PullObjectRequest(node=_node(made), run_id=metadata.run_id, object_id=each.object_id)
-            objects[each.object_id] = _patiently(made, partial(_pull_one, made, request, room), until)
-            room -= len(objects[each.object_id])
-    return objects
+    for name in dict.fromkeys(each.object_id for each in iterate_object_tree(tree)):
+        request = PullObjectRequest(node=_node(made), run_id=run, object_id=name)
+        content = _patiently(made, partial(_pull_one, made, request), until)
+        room -= len(content)
+        if room < 0:
+            raise LinkError(f"a message of more than {LARGEST} bytes")
+        if time.monotonic() > until + LONGEST_CALL:
+            raise LinkError("a message that does not come to an end")
+        parts.add(name, content)
 
 
-def _pull_one(made: Link, request: PullObjectRequest, most: int) -> bytes:
-    response = _call(made, "pull-object", request, PullObjectResponse, most)
+def _pull_one(made: Link, request: PullObjectRequest) -> bytes:
+    response = _call(made, "pull-object", request, PullObjectResponse, _LARGEST_PART)
     if not response.object_found:
         raise OverError("the server has forgotten a part of its message")
     if not response.object_available:
@@ -359,7 +345,7 @@ def _push(made: Link, message: Message, run: int) -> None:
         clientapp_runtime_list=[0.0],  # how long it took is nobody's business
     )
     response = _call(made, "push-messages", request, PushMessagesResponse)
-    for name in response.objects_to_push:
+    for name in dict.fromkeys(response.objects_to_push):
         if name in objects and name not in core:
             continue
         if name not in objects:
@@ -388,7 +374,7 @@ def _patiently(made: Link, call: Callable[[], Result], until: float) -> Result:
         except (OverError, RefusedError):
             raise
         except LinkError:
-            if time.monotonic() + wait >= until or made.stop.wait(wait):
+            if not pause_until(made.stop, wait, until):
                 raise
             wait = min(2 * wait, _LONGEST_WAIT)
 
@@ -402,9 +388,9 @@ def _call(made: Link, path: str, request: Proto, response: type[Response], most:
         OverError: the run has ended.
     """
     content = request.SerializeToString(deterministic=True)
-    status, body, told = _post(made, path, content, most)
+    status, body, told = post(made.line, f"v1/fleet/{path}", content, most)
     if status == httpx.codes.UNAUTHORIZED and told:
-        status, body, _ = _post(made, path, content, most)
+        status, body, _ = post(made.line, f"v1/fleet/{path}", content, most)
     if status != httpx.codes.OK:
         raise _error(path, status, body)
     try:
@@ -413,45 +399,16 @@ def _call(made: Link, path: str, request: Proto, response: type[Response], most:
         raise LinkError(f"{path}: the answer is not one of Flower's") from error
 
 
-def _post(made: Link, path: str, content: bytes, most: int) -> tuple[int, bytes, bool]:
-    """Status, body, and whether the server's clock turned out to be another than was thought."""
-    body = bytearray()
-    try:
-        url = f"https://{made.address}/v1/fleet/{path}"
-        with made.http.stream("POST", url, content=content, headers=_headers(made)) as answered:
-            for chunk in answered.iter_bytes():
-                body += chunk
-                if len(body) > most + _LARGEST_LETTER:
-                    raise LinkError(f"{path}: more than {most} bytes")
-            return answered.status_code, bytes(body), _learn(made, answered.headers.get("date"))
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        raise LinkError(f"{made.address}: {type(error).__name__}: {error}"[:300]) from error
-
-
-def _headers(made: Link) -> dict[str, str]:
-    said = datetime.fromtimestamp(made.now(), UTC).isoformat()
+def _headers(key: EllipticCurvePrivateKey, now: datetime) -> dict[str, str]:
+    """Flower refuses a time that is 5 s ahead or 305 s behind."""
+    said = now.isoformat()
     return {
         "content-type": _MEDIA,
         "accept": _MEDIA,
         TIMESTAMP_HEADER: said,
-        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(made.key.public_key())).decode(),
-        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(made.key, said.encode("ascii"))).decode(),
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, said.encode("ascii"))).decode(),
     }
-
-
-def _learn(made: Link, date: str | None) -> bool:
-    """Take the server's time from a response; whether it changed what was thought of it."""
-    try:
-        ahead = parsedate_to_datetime(date or "").timestamp() - made.clock()
-    except (ValueError, TypeError):
-        return False
-    ahead = 0.0 if abs(ahead) <= _UNSURE else ahead
-    if abs(ahead) > _LARGEST_SKEW:
-        raise LinkError(f"this device's clock is {abs(ahead) / 86_400:.1f} days off the server's: set it")
-    changed = abs(ahead - made.ahead) > _UNSURE
-    if changed:
-        made.ahead = ahead
-    return changed
 
 
 def _error(path: str, status: int, body: bytes) -> LinkError:
@@ -459,7 +416,7 @@ def _error(path: str, status: int, body: bytes) -> LinkError:
         return RefusedError("the server does not know this device: revoked, or the server lost its memory")
     try:
         code = json.loads(body)["code"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         code = None
     if code == _NOT_ACTIVATED:
         return RefusedError(

@@ -296,6 +296,9 @@ def _reveal(host: Host, client: str, record: RecordDict) -> bytes:
 def _seat(host: Host, client: str) -> Seat:
     if client not in host.seats:
         raise ProtocolError("secagg: a step of a session that this client does not sit in")
+    consent = host.consents.get(client)
+    if consent is None or not consent.enabled:  # switched off since it sat down: nothing more is said
+        raise DeclinedError("consent.enabled: this client takes part in nothing" if consent else host.unconsented)
     return host.seats[client]
 
 

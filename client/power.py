@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def network_manager_says() -> bool | None:
             text=True,
             check=True,
             timeout=_PATIENCE,
+            env={"PATH": os.defpath, "LC_ALL": "C"},  # in English, and nothing of ours, a passphrase say, in it
         )
         said = [line.strip() for line in done.stdout.splitlines()]
         return any(line.startswith("yes") for line in said) if any(said) else None

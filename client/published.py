@@ -8,7 +8,9 @@ Formal guarantees: nothing leaves; the server hears one of two constants (``shar
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -33,6 +35,8 @@ from shared.publication import Publication, PublishedModel, parse_publication
 from shared.recall.item_rules import rules_from_dict, rules_to_dict
 
 KEPT: Final = 3  # catalogues beside the one that is served and the one that the model was trained with
+COPIES: Final = 3  # bytes on this disk for each of a catalogue: itself, and two shelves, the new and the old
+RESERVE: Final = 1 << 25  # bytes that no publication takes
 _CURRENT: Final = "current.npz"
 
 
@@ -59,11 +63,13 @@ def take(home: Home, record: RecordDict, server: str) -> Publication:
         return before
     if issue.number < last:
         raise ProtocolError(f"publication {issue.number}: {last} was taken already")
+    _tidy(home)
+    if issue.model is not None and issue.model.trained not in present(home) | {issue.catalogue}:
+        raise DataError(f"publication {issue.number}: the catalogue that its model was trained with is not here")
+    _check_room(home, issue)
     catalogue = _catalogue(home, issue)
     if catalogue is not None:
         save_catalogue(catalogue, catalogue_path(home, issue.catalogue))
-    if issue.model is not None and issue.model.trained not in present(home):
-        raise DataError(f"publication {issue.number}: the catalogue that its model was trained with is not here")
     write_trending(home, Trending(issue.number, issue.run, issue.round, issue.trending))
     if issue.registration:
         write_atomically(home.folder / REGISTRATION, issue.registration.hex().encode())
@@ -106,6 +112,24 @@ def catalogue_path(home: Home, version: str) -> Path:
 def present(home: Home) -> set[str]:
     """Versions of the catalogues on this device."""
     return {path.stem for path in home.catalogues.glob("*.npz")} if home.catalogues.exists() else set()
+
+
+def _tidy(home: Home) -> None:
+    """Delete drafts of a worker that was killed while it wrote one; one worker a device writes catalogues."""
+    for draft in home.catalogues.glob(".*.new"):
+        draft.unlink(missing_ok=True)
+
+
+def _check_room(home: Home, issue: Publication) -> None:
+    """That the disk has room for the catalogue, for what serving makes of it, and for the person's events afterwards.
+
+    Raises:
+        OSError: it has not.
+    """
+    needed = COPIES * len(issue.change) + RESERVE
+    free = shutil.disk_usage(home.folder).free
+    if issue.change and free < needed:
+        raise OSError(errno.ENOSPC, f"publication {issue.number}: {free} bytes are free, {needed} are wanted")
 
 
 def _catalogue(home: Home, issue: Publication) -> Catalogue | None:

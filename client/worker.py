@@ -28,7 +28,7 @@ from flwr.app import RecordDict
 
 from client import host as hosts
 from client.enrolling import own_name, read_server
-from client.fleet_link import Incoming, content_of, pack
+from client.fleet_link import Incoming, content_of
 from client.folder import REGISTRATION, keep_seat, open_device_host, take_seat
 from client.home import Home
 from client.own_log import log
@@ -38,6 +38,7 @@ from shared.catalogue import load_catalogue
 from shared.errors import DataError
 from shared.protocol import declined_record
 from shared.publication import is_publication, received_record
+from shared.wire import pack
 
 LENGTH: Final = struct.Struct(">Q")
 LARGEST_FRAME: Final = 1 << 30  # bytes; between two of our own processes
@@ -230,6 +231,8 @@ def peak_memory() -> float:
 def main() -> None:
     """``python -m client.worker HOME``: one device's worker, started by its agent."""
     home = Home(Path(sys.argv[1]))
+    with suppress(OSError):  # Linux: where memory runs out over a message, this process goes, and not the agent
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     source, to = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no frame
     serve(home, source, to)

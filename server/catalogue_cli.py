@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 catalogue_app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.", envvar="FEDRECALL_SERVER")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Items by their ids.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
 

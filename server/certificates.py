@@ -29,15 +29,16 @@ _SKEW: Final = timedelta(hours=1)  # a device's clock may be behind
 
 
 def make_authority(house: House, now: datetime) -> None:
-    """A new authority; who was invited under an old one no longer knows the server.
+    """A new authority; who was invited under an old one no longer knows the server, whose key goes with it.
 
     Raises:
         OSError: the disk refuses.
     """
+    house.certificate_key.unlink(missing_ok=True)
     key, name = generate_private_key(SECP256R1()), _name("fedrecall authority")
     usage = _usage(signs_certificates=True)
     certificate = (
-        _draft(name, name, key, now, AUTHORITY_DAYS)
+        _draft(name, name, key, now, now + timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -67,9 +68,12 @@ def issue(house: House, address: str, now: datetime) -> datetime:
         raise ConfigError(f"{house.ca_key}: not the key of {house.ca}; put the pair back from a backup")
     end = authority.not_valid_after_utc
     if end <= now:
-        raise ConfigError(f"{house.ca}: expired on {end:%Y-%m-%d}; make a new authority and invite every device anew")
+        raise ConfigError(
+            f"{house.ca}: expired on {end:%Y-%m-%d}; make a new one: fedrecall-server certificates authority"
+        )
     key = _key(house.certificate_key) if house.certificate_key.exists() else generate_private_key(SECP256R1())
-    draft = _draft(_name("fedrecall server"), authority.subject, key, now, SERVER_DAYS)
+    end = min(end, now + timedelta(days=SERVER_DAYS))  # under an authority that has expired it would be worth nothing
+    draft = _draft(_name("fedrecall server"), authority.subject, key, now, end)
     certificate = (
         draft.add_extension(x509.SubjectAlternativeName(_names(address)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -94,7 +98,7 @@ def expiry(path: Path) -> datetime:
 
 
 def _draft(
-    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, now: datetime, days: int
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, now: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -103,7 +107,7 @@ def _draft(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _SKEW)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(end)
     )
 
 

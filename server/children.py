@@ -20,8 +20,11 @@ SHORTEST: Final = 1.0  # seconds before the first new start
 LONGEST: Final = 60.0
 STEADY: Final = 60.0  # seconds alive after which a process is thought well again
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-# Calls that went well, and which node sent or fetched something: who takes part is not for a log.
-_NOISE: Final = re.compile(r"\[uvicorn\.access\].*\" 2\d\d$|^INFO\s*:\s*$|\[Fleet\.\w*Messages?\]|ServerAppIo|ListRuns")
+# Calls that went well; which node sent or fetched something, for who takes part is not for a log; and objects of
+# messages that their devices have already (server/flower_grid.py).
+_NOISE: Final = re.compile(
+    r"\[uvicorn\.access\].*\" 2\d\d$|^INFO\s*:\s*$|\[Fleet\.\w*Messages?\]|ListRuns|was not pre-registered"
+)
 _LEVELS: Final = {"ERROR": logging.ERROR, "WARNING": logging.WARNING, "CRITICAL": logging.CRITICAL}
 _PR_SET_PDEATHSIG: Final = 1
 _PRCTL: Final = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None

@@ -51,10 +51,13 @@ def init_command(
     from server.metrics import system_now  # noqa: PLC0415 - as above
 
     config, given = configured(address, clients, sets or [])
-    house = init_house(folder, config, given, system_now())
     if items is not None:
+        from server.items import read_items  # noqa: PLC0415 - as above
         from server.stock_orders import import_items  # noqa: PLC0415 - as above
 
+        read_items(items)  # a file that is broken is said before there is a server
+    house = init_house(folder, config, given, system_now())
+    if items is not None:
         import_items(house, items, now=system_now())
     says = _promise(folder)
     if as_json:
@@ -237,17 +240,19 @@ def _told(said: dict[str, Any]) -> list[str]:
     """A status as lines for a terminal."""
     policy, clients, spent = said["policy"], said["clients"], said["epsilon"] or {}
     claims = ", ".join(f"{name} {value:.2f}" for name, value in spent.items() if isinstance(value, float))
-    state = "paused" if said["paused"] else said["stopped"] or said["waiting"] or "rounds go on"
+    going = "paused once the round that runs is closed" if said["paused"] else "rounds go on"
+    state = "; ".join(why for why in (said["stopped"], said["waiting"]) if why) or going
     frozen = ", frozen" if policy["frozen"] else ""
     online = "not known" if clients["online"] is None else clients["online"]
     run, round_ = said["run"] or "none yet", "none yet" if said["round"] is None else said["round"]
     proposal = f"; proposal {policy['proposal']} waits: approve or reject it" if policy["proposal"] else ""
     processes = ", ".join(f"{name} {'up' if up else 'DOWN'}" for name, up in said["alive"].items())
+    cohort = ", ".join(f"{count} {name}" for name, count in (said["cohort"] or {}).items())
     people = f"{clients['enrolled']} enrolled, {online} online, {clients['revoked']} revoked"
     return [
         f"run {run}, round {round_}: {state}",
         f"epsilon spent, at the plan's delta, by whom it holds against: {claims or 'nothing yet'}",
-        f"last cohort: {said['cohort'] or 'none yet'}, {said['seconds'] or 0:.1f} s",
+        f"last cohort: {cohort or 'none yet'}, {said['seconds'] or 0:.1f} s",
         f"policy version {policy['version'] or 'none yet'}{frozen}{proposal}",
         f"clients: {people}; {said['invitations']} invitations open",
         f"processes: {processes}; restarts {sum(said['restarts'].values())}",

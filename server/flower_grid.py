@@ -41,6 +41,7 @@ from shared.parcels import opened, parcel
 from shared.wire import content_of, is_part, message_of, worth_pulling
 
 LARGEST: Final = 1 << 28  # bytes of one answer: a vector of 64 million numbers
+PACE: Final = 0.15  # seconds between two looks for answers: each is work for the SuperLink, whose time a round is
 STOCK: Final = 2.0  # seconds without an answer after which a device may be a stock SuperNode, which wants every object
 KEPT: Final = 600.0  # seconds after which nobody asks for an answer any more
 
@@ -86,12 +87,15 @@ class FlowerGrid(Grid):
     Attributes:
         inner: Flower's grid, which knows the SuperLink.
         clock: seconds that never go back.
+        sleep: as ``time.sleep``.
     """
 
     inner: HttpGrid
     clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     arriving: dict[str, Arriving] = field(default_factory=dict)  # by the message that is answered
     shells: dict[str, Shells] = field(default_factory=dict)  # by message
+    pulled: float = -PACE
 
     def set_run(self, run: Run) -> None:
         """As inside."""
@@ -134,7 +138,9 @@ class FlowerGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers to these messages that are here whole; each once. Waits for none."""
-        wanted, now = set(message_ids), self.clock()
+        self.sleep(max(0.0, self.pulled + PACE - self.clock()))
+        self.pulled = now = self.clock()
+        wanted = set(message_ids)
         self.arriving = {asked: one for asked, one in self.arriving.items() if now - one.since < KEPT}
         self.shells = {asked: one for asked, one in self.shells.items() if now - one.since < KEPT}
         ask = sorted(wanted - set(self.arriving))
@@ -157,8 +163,6 @@ class FlowerGrid(Grid):
             arrived = list(self.pull_messages(pending))
             pending -= {reply.metadata.reply_to_message_id for reply in arrived}
             replies += arrived
-            if not arrived:
-                time.sleep(0.1)
         return replies
 
     def _push(self, session: str, objects: Mapping[str, InflatableObject]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -176,13 +177,27 @@ class House:
         """
         return validate(ServerConfig, read_toml(self.settings), str(self.settings))
 
+    def check_whole(self) -> None:
+        """That every key and certificate is there: a new one in its place would be another server to every device.
+
+        Raises:
+            ConfigError: one is not; which.
+        """
+        keys = (self.ledger_key, self.registrar_key, self.certificate_key, self.superexec_secret)
+        for path in (*keys, self.ca, self.certificate):
+            if not path.is_file():
+                raise ConfigError(f"{path}: missing; put it back from a backup")
+
 
 def house_at(folder: Path) -> House:
     """A server's folder that was set up before, by its full path: processes that work elsewhere are told of it.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it belongs to another account: the server could not read what root wrote for it.
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: no server here ({CONFIG} is missing); make one: fedrecall-server init {folder}")
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        raise ConfigError(f"{folder}: belongs to account {owner}; run this as that account: sudo -u '#{owner}' ...")
     return House(folder.resolve())

@@ -35,7 +35,8 @@ class Item:
         categories: possibly none.
 
     Raises:
-        DataError: an id that is empty, too long or has blanks around it, an empty title, or a text that is too long.
+        DataError: an id that is empty, too long, not printable or has blanks around it, an empty title, a text that is
+            too long, or one that no file can hold.
     """
 
     id: str
@@ -44,14 +45,18 @@ class Item:
     categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.id) <= LONGEST_ID or self.id != self.id.strip():
+        if not 1 <= len(self.id) <= LONGEST_ID or self.id != self.id.strip() or not self.id.isprintable():
             raise DataError(
-                f"item id {self.id[:LONGEST_ID]!r}: it needs 1 to {LONGEST_ID} characters, no blanks around"
+                f"item id {self.id[:LONGEST_ID]!r}: it needs 1 to {LONGEST_ID} printable characters, no blanks around"
             )
         if not self.title.strip():
             raise DataError(f"item {self.id!r}: the title is empty; people read it")
         if max(len(self.title), len(self.text)) > _LONGEST:
             raise DataError(f"item {self.id!r}: title and text have at most {_LONGEST} characters each")
+        try:  # what a terminal sends that is not UTF-8 is a text to Python, until it is written
+            "".join((self.title, self.text, *self.categories)).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"item {self.id!r}: not UTF-8 text; set the terminal to UTF-8") from error
 
 
 def described(name: str, title: str, description: str, categories: Sequence[str]) -> Item:

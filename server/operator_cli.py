@@ -132,7 +132,7 @@ def show_command(folder: Folder, as_json: AsJson = False) -> None:
 
 @certificates_app.command("renew", cls=PlainCommand)
 def renew_command(folder: Folder) -> None:
-    """Issue the server's certificate anew; devices notice nothing. Restart `up` and the proxy afterwards."""
+    """Issue the server's certificate anew; devices notice nothing. Restart `up` and reload the proxy afterwards."""
     from server.certificates import issue  # noqa: PLC0415 - heavy
     from server.house import house_at  # noqa: PLC0415 - heavy
     from server.metrics import system_now  # noqa: PLC0415 - heavy
@@ -140,3 +140,24 @@ def renew_command(folder: Folder) -> None:
     house = house_at(folder)
     until = issue(house, house.config().service.address, system_now())
     typer.echo(f"{house.certificate}: until {until:%Y-%m-%d}. Restart fedrecall-server up and reload the proxy.")
+
+
+@certificates_app.command("authority", cls=PlainCommand)
+def authority_command(
+    folder: Folder, yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you are sure.")] = False
+) -> None:
+    """Make a new authority, key and certificate: no device connects again before it has read a new invitation."""
+    from server.certificates import expiry, issue, make_authority  # noqa: PLC0415 - heavy
+    from server.house import house_at  # noqa: PLC0415 - heavy
+    from server.metrics import system_now  # noqa: PLC0415 - heavy
+
+    house, now = house_at(folder), system_now()
+    address = house.config().service.address
+    if not yes:
+        typer.confirm("No device knows this server afterwards, until it reads a new invitation. Go on?", abort=True)
+    make_authority(house, now)
+    issue(house, address, now)
+    typer.echo(
+        f"{house.ca}: until {expiry(house.ca):%Y-%m-%d}. Restart fedrecall-server up and the proxy, and give every "
+        "device a new invitation to read; that needs no approval."
+    )

@@ -101,12 +101,13 @@ def write_promise(house: House, config: ServerConfig, catalogue: Catalogue | Non
 
 
 def check_promised(house: House) -> ServerConfig:
-    """The configuration, once both files say what follows from it.
+    """The configuration, once both files say what follows from it, and every key is there to keep it with.
 
     Raises:
         ConfigError: a file is missing or broken, or says something else: which key, what it says, what would follow.
         PlanError: the configuration promises what cannot be kept.
     """
+    house.check_whole()
     config, privacy, policy = house.config(), _read(house.plan), _read(house.policy)
     parameters = privacy.get("parameters")
     if not isinstance(parameters, dict) or set(parameters) != {"update", "profile"}:

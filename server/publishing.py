@@ -127,6 +127,7 @@ class Publisher:
         signer: the server's ledger key.
         tip: of the ledger of the run that goes on; gives 64 hex digits.
         clock: seconds that never go back.
+        now: seconds since 1970.
     """
 
     house: House
@@ -134,6 +135,7 @@ class Publisher:
     signer: Ed25519PrivateKey
     tip: Callable[[], str] = lambda: _NOWHERE
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
     number: int = 0
     devices: dict[str, Has] = field(default_factory=dict)
     waiting: dict[str, tuple[str, Has]] = field(default_factory=dict)  # message -> client, what it has if it takes it
@@ -170,7 +172,8 @@ class Publisher:
         asked = {client for client, _ in self.waiting.values()}
         due = [client for client in behind if client.node in online and client.name not in asked and self._may(client)]
         if due:
-            self.number += 1
+            # By the clock where that is ahead: a server that was put back from a backup is behind its devices' numbers.
+            self.number = max(self.number + 1, int(self.now()))
             self._write()  # before it is used: a number never comes twice
             self._send(issue, due)
         return len(behind)

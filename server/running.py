@@ -199,7 +199,7 @@ def carry_on(house: House, run: Run, grid: Grid, hooks: Hooks) -> Ending:
         settle(load_state(folder / CHECKPOINT))
 
     try:
-        state, attempts = _resumed(run, closed, ledger)
+        state, attempts = _resumed(run, closed or _first_state(house, run), ledger)
         hooks.opened(ledger)
         if state.stopped is None:
             settle(state)
@@ -232,11 +232,23 @@ def close_run(run: Run, ending: Ending) -> None:
     write_atomically(run.folder / SUMMARY, content.encode())
 
 
-def _resumed(run: Run, state: State | None, ledger: Ledger) -> tuple[State, dict[Any, int]]:
+def _first_state(house: House, run: Run) -> State:
+    """Before the first round. Receipts go on from the run before: they end with a client's ledger, not with a run.
+
+    So a device that was put back from a backup between two runs finds out in the next one's first task, and what it
+    forgot is not spent again.
+    """
+    earlier = (folder / CHECKPOINT for folder in reversed(runs_of(house)) if folder.name < run.folder.name)
+    last = next((path for path in earlier if path.exists()), None)
+    state = initial_state(run.job, np.random.default_rng())
+    return state if last is None else replace(state, receipts=load_state(last).receipts)
+
+
+def _resumed(run: Run, state: State, ledger: Ledger) -> tuple[State, dict[Any, int]]:
     """Where the run stands by checkpoint and ledger, and the tries of the round that was cut short."""
-    if state is not None and ledger.count < state.ledgers[SERVER_LEDGER]:
+    if ledger.count < state.ledgers.get(SERVER_LEDGER, 0):
         raise RunError(f"{ledger.path}: holds {ledger.count} lines, fewer than the checkpoint counts: lines were lost")
-    state, attempts = caught_up(state or initial_state(run.job, np.random.default_rng()), ledger.path)
+    state, attempts = caught_up(state, ledger.path)
     drop_rows(run.folder / "rounds.jsonl", state.round)
     return state, attempts
 

@@ -1,7 +1,8 @@
 """What a message holds, from the objects that Flower moves it in; hostile ones are refused, and grow no memory.
 
 Flower's own parser trusts its peer: it raises whatever comes, and puts an array together from pieces that may be named
-a million times over. Both sides of this package therefore come through here.
+a million times over. Both sides of this package therefore come through here: in ``shared/``, private names of
+Flower are imported in this file alone, and ``tests/shared/test_wire.py`` holds what is leaned on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_object_children_ids_from_object_content,
     get_object_type_from_object_content,
@@ -23,7 +26,7 @@ from shared.errors import ProtocolError
 from shared.parcels import PART, opened
 
 # What Flower's parsers raise on hostile objects.
-_HOSTILE: Final = (
+HOSTILE: Final[tuple[type[Exception], ...]] = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -34,6 +37,23 @@ _HOSTILE: Final = (
     ValueError,
     DecodeError,
 )
+
+
+def pack(record: RecordDict) -> bytes:
+    """A record as bytes, between two processes of one side."""
+    return bytes(recorddict_to_proto(record).SerializeToString())
+
+
+def unpack(raw: bytes) -> RecordDict:
+    """The inverse of :func:`pack`.
+
+    Raises:
+        ProtocolError: these are not its bytes.
+    """
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(raw))
+    except HOSTILE as error:
+        raise ProtocolError("not a record") from error
 
 
 def worth_pulling(tree: ObjectTree) -> ObjectTree:
@@ -81,7 +101,7 @@ def message_of(root: str, objects: Mapping[str, bytes], largest: int) -> Message
     try:
         _check_size(objects, largest)
         message = inflate_object_from_contents(root, dict(objects))
-    except _HOSTILE as error:
+    except HOSTILE as error:
         raise ProtocolError(f"malformed message: {type(error).__name__}: {error}"[:300]) from error
     if not isinstance(message, Message):
         raise ProtocolError("an object that is no message")
@@ -91,7 +111,7 @@ def message_of(root: str, objects: Mapping[str, bytes], largest: int) -> Message
 def _config(content: bytes) -> ConfigRecord:
     try:
         return ConfigRecord.inflate(content)
-    except _HOSTILE as error:
+    except HOSTILE as error:
         raise ProtocolError(f"malformed parcel: {type(error).__name__}: {error}"[:300]) from error
 
 

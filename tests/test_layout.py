@@ -57,6 +57,38 @@ def test_source_files_and_functions_stay_short(path):
     assert long == {}
 
 
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
+# Files that lean on private names of Flower, and the tests that hold these names against the Flower that is installed.
+ADAPTERS = {
+    "client/fleet_link.py": "tests/client/test_fleet_link.py",  # the Fleet API, as a device speaks it
+    "server/flower_grid.py": "tests/server/test_flower_grid.py",  # the grid of a ServerApp
+    "server/superlink.py": "tests/server/test_supervisor.py",  # the Control API
+    "shared/wire.py": "tests/shared/test_wire.py",  # objects and serialisation
+    "simulations/engine.py": "tests/simulations/test_engine.py",  # a grid in this process
+    "simulations/benchmarks/flower_secagg.py": "tests/simulations/benchmarks/test_secagg.py",  # what is compared with
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module)
+
+
+@source
+def test_private_names_of_flower_are_leaned_on_in_adapters_alone(path):
+    private = {name for name in imported(path) if name.split(".")[0] == "flwr" and name not in PUBLIC}
+    where = str(path.relative_to(ROOT))
+    assert (private == set()) == (where not in ADAPTERS), f"{where} imports {sorted(private)}"
+
+
+@pytest.mark.parametrize(("adapter", "contract"), ADAPTERS.items())
+def test_each_adapter_has_its_contract_tested(adapter, contract):
+    assert Path(adapter).stem in (ROOT / contract).read_text()
+
+
 def test_no_other_distribution_owns_the_top_level_names():
     owners = metadata.packages_distributions()
     strangers = {name: owner for name in PACKAGES for owner in owners.get(name, ()) if owner != "fedrecall"}

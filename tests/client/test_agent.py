@@ -16,15 +16,17 @@ from flwr.app import RecordDict
 import client.agent
 from client.agent import UNANSWERED, Agent, dismiss, run
 from client.enrolling import remembered_node
-from client.fleet_link import Incoming, LinkError, RefusedError, pack
+from client.fleet_link import Incoming, RefusedError
 from client.home_lock import alone
+from client.https_line import LinkError
 from client.own_log import last_lines
 from client.settings import Settings, read_settings
 from client.shelving import read_current
 from shared.catalogue import catalogue_bytes
 from shared.errors import DataError
 from shared.protocol import declined_record, is_declined
-from shared.publication import Publication, is_received, publication_record
+from shared.publication import Publication, is_received, publication_record, received_record
+from shared.wire import pack
 
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 TIP = "5" * 64
@@ -57,8 +59,8 @@ def line(monkeypatch, device):
     made = Line()
 
     @contextmanager
-    def link(_address, _authority, _key, *, known, stop):
-        del known, stop
+    def link(_address, _authority, _key, *, known, stop, folder):
+        del known, stop, folder
         made.links += 1
         yield made
 
@@ -174,6 +176,58 @@ def test_a_link_is_given_up_when_the_battery_takes_over(device, line, monkeypatc
 
     until(agent, happened)
     assert line.links == 1
+
+
+def test_messages_without_end_keep_no_device_at_its_battery(device, line, incoming, monkeypatch):
+    home, key = device
+    monkeypatch.setattr("client.agent.LOOK_AROUND", 0.0)
+    monkeypatch.setattr("client.agent.REFUSALS", 0.01)
+    monkeypatch.setattr("client.agent._ask_worker", lambda *_: (received_record(), {}))
+    said = [""]
+    monkeypatch.setattr("client.agent.reason_to_wait", lambda _settings: said[0])
+    agent = Agent(home, SETTINGS, key)
+    monkeypatch.setattr(line, "receive", lambda: incoming(RecordDict()))
+
+    def happened():
+        if line.sent:
+            said[0] = "on battery"
+        return logged(home, "waiting")
+
+    until(agent, happened)
+
+
+def test_what_nobody_foresaw_does_not_end_the_agent(agent, line):
+    line.trouble = [IndexError("list index out of range"), RecursionError()]
+    until(agent, lambda: line.links >= 3)
+    assert logged(agent.home, "waiting")[0]["why"] == "IndexError: list index out of range"
+
+
+def test_an_address_that_cannot_be_read_is_not_in_the_way_for_ever(agent, line):
+    (agent.home.folder / UNANSWERED).write_bytes(b"\xff\xff")
+    until(agent, lambda: not (agent.home.folder / UNANSWERED).exists())
+    assert line.sent == []
+    assert len(logged(agent.home, "dropped")) == 1
+
+
+def test_a_worker_goes_when_nothing_came_for_a_while_though_the_server_is_gone(device, line):
+    """It holds behaviour in its memory, and four times what the agent does."""
+    home, key = device
+    agent = Agent(home, SETTINGS.model_copy(update={"linger_seconds": 0.2}), key)
+    agent.worker = client.agent._hire(agent)
+    line.trouble = [LinkError("gone")] * 10_000
+    until(agent, lambda: agent.worker is None)
+
+
+def test_who_sends_what_is_refused_is_asked_less_often(agent, line, incoming, monkeypatch):
+    """Each refusal may be a line in the ledger, which is never shortened."""
+    monkeypatch.setattr("client.agent.REFUSALS", 0.01)
+    monkeypatch.setattr("client.agent._ask_worker", lambda *_: (declined_record(), {}))
+    waits = []
+    real = agent.stop.wait
+    monkeypatch.setattr(agent.stop, "wait", lambda seconds: waits.append(seconds) or real(seconds))
+    line.inbox = [incoming(RecordDict())] * 3
+    until(agent, lambda: len(line.sent) == 3)
+    assert waits.count(SETTINGS.poll_seconds) >= 2
 
 
 def test_a_full_disk_declines_before_anything_is_computed(agent, line, task, message, plan, incoming, monkeypatch):

@@ -20,7 +20,6 @@ from client import worker
 from client.agent import UNANSWERED
 from client.consent import read_consent, write_consent
 from client.enrolling import enrol, node_key
-from client.fleet_link import pack, unpack
 from client.own_log import last_lines
 from client.vault import open_vault
 from client.worker import Open, answer
@@ -28,6 +27,7 @@ from shared.enrolment import Pass, write_pass
 from shared.privacy.chain import public_hex
 from shared.privacy.ledger import read_ledger
 from shared.protocol import is_declined
+from shared.wire import pack, unpack
 
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 

@@ -71,3 +71,16 @@ def test_network_manager_is_asked_where_it_is(script, answer, tmp_path, monkeypa
     assert network_manager_says() is answer
     monkeypatch.setattr(power.shutil, "which", lambda _name: None)
     assert network_manager_says() is None
+
+
+def test_network_manager_is_asked_in_english_and_told_nothing(tmp_path, monkeypatch):
+    tool = tmp_path / "nmcli"
+    tool.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho no\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(power.shutil, "which", lambda _name: str(tool))
+    monkeypatch.setenv("FEDRECALL_PASSPHRASE", "correct horse")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    assert network_manager_says() is False
+    seen = (tmp_path / "seen").read_text()
+    assert "LC_ALL=C" in seen
+    assert "horse" not in seen

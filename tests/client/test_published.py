@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.published import KEPT, catalogue_path, current, current_path, present, take
+from client.published import KEPT, RESERVE, catalogue_path, current, current_path, present, take
 from client.trends import read_trending
 from shared.catalogue import catalogue_bytes, load_catalogue
 from shared.catalogue_change import change_between, change_bytes
@@ -143,3 +144,29 @@ def test_a_broken_file_is_named(home, catalogue):
 def test_no_rules_are_rules_too(home, catalogue, model):
     taken(home, whole(catalogue, model=replace(model, rules=NO_RULES)))
     assert current(home).model.rules == NO_RULES
+
+
+def test_publications_that_are_refused_leave_no_catalogue_on_the_disk(home, catalogue, model):
+    """Else a server could fill a disk with them."""
+    for items in range(40, 44):
+        with pytest.raises(DataError, match="trained with is not here"):
+            taken(home, whole(shorter(catalogue, items), model=model))
+    assert present(home) == set()
+
+
+def test_a_model_may_come_with_the_catalogue_that_it_was_trained_with(home, catalogue, model):
+    assert taken(home, whole(catalogue, model=model)).model.trained == catalogue.version()
+
+
+def test_drafts_of_a_worker_that_was_killed_are_deleted(home, catalogue):
+    home.catalogues.mkdir(exist_ok=True)
+    (home.catalogues / ".x.npz.123.new").write_bytes(bytes(100))
+    taken(home, whole(catalogue))
+    assert sorted(home.catalogues.iterdir()) == [catalogue_path(home, catalogue.version())]
+
+
+def test_the_last_room_on_a_disk_is_the_persons(home, catalogue, monkeypatch):
+    monkeypatch.setattr("client.published.shutil.disk_usage", lambda _folder: SimpleNamespace(free=RESERVE))
+    with pytest.raises(OSError, match=f"{RESERVE} bytes are free"):
+        taken(home, whole(catalogue))
+    assert present(home) == set()

@@ -199,6 +199,20 @@ def test_the_gate_sees_the_invitation_first_and_again_the_task(masking, session,
     assert at.total() is not None
 
 
+@pytest.mark.parametrize(("before", "step"), [("join", "deal"), ("upload", "agree"), ("agree", "reveal")])
+def test_who_switches_off_in_the_middle_of_a_session_says_nothing_more(before, step, masking, session, consent):
+    one = masking()
+    at = session(one)
+    at.play(before)
+    one.consents = {**one.consents, "2": consent(enabled=False)}
+    answers = at.play(step)
+    assert [name for name, each in answers.items() if is_declined(each)] == ["2"]
+    assert "2" not in one.seats
+    assert clauses(one) == ["DeclinedError: consent.enabled: this client takes part in nothing"]
+    at.play()
+    assert at.total() is not None
+
+
 def test_a_task_under_another_plan_than_the_invitations_is_declined_before_it_is_paid(masking, session, task, plan):
     """Noise sized for a large cohort, in a session that is content with a small one, would be too little."""
     one = masking()

@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from client import worker
 from client.consent import read_consent, write_consent
-from client.fleet_link import Incoming, pack, unpack
+from client.fleet_link import Incoming
 from client.own_log import last_lines
 from client.published import current
 from client.vault import Behaviour, open_vault
@@ -28,6 +28,7 @@ from shared.privacy.ledger import read_ledger
 from shared.proofs import addressed, stamp
 from shared.protocol import declined_record, is_declined, task_record
 from shared.publication import Publication, is_received, publication_record
+from shared.wire import pack, unpack
 
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes([8]) * 32)

@@ -16,13 +16,11 @@ from pathlib import Path
 
 import pytest
 from loopback import (
-    BIN,
     LoopbackError,
     ask_device,
     audit,
     command,
     deployed,
-    environment,
     start_device,
     start_proxy,
     status,
@@ -53,8 +51,7 @@ def paid(deployment, number):
 
 
 def stored(deployment, number):
-    said = command(deployment, "fedrecall-client", "status", "--home", deployment.device(number), "--json")
-    return json.loads(said.stdout)["stored"]["events"]
+    return ask_device(deployment, number, "/v1/status")["stored"]["events"]
 
 
 def processes(word):
@@ -88,18 +85,21 @@ def test_five_devices_train_recommend_and_are_audited(folder):
         assert code == 0, said
 
 
+def seen_from_outside(deployment, number):
+    """What a device's folder tells without a key."""
+    home = deployment.device(number)
+    return json.loads(command(deployment, "fedrecall-client", "status", "--home", home, "--json").stdout)
+
+
 def revoked_is_refused(deployment):
     """A device whose key was taken away is not let in, and goes on serving."""
     listed = json.loads(command(deployment, "fedrecall-server", "enroll", "list", deployment.house, "--json").stdout)
-    name = json.loads(
-        command(deployment, "fedrecall-client", "status", "--home", deployment.device(4), "--json").stdout
-    )["client"]
+    name = seen_from_outside(deployment, 4)["name"]
     assert name in {one["name"] for one in listed["clients"]}
     command(deployment, "fedrecall-server", "enroll", "revoke", deployment.house, name)
 
     def refused():
-        said = command(deployment, "fedrecall-client", "status", "--home", deployment.device(4), "--json")
-        return json.loads(said.stdout)["server"]["connected"] is False
+        return seen_from_outside(deployment, 4)["log"][-1]["event"] == "waiting"
 
     wait_for("the revoked device to notice", refused, 60)
     assert ask_device(deployment, 4, "/v1/recommendations")["offers"]
@@ -217,13 +217,8 @@ def test_a_device_without_a_server_serves_for_ever(folder):
         stop(deployment, "device-0")
         start_device(deployment, 0)
         wait_for("the local API", lambda: answers(deployment), 20)
-        said = subprocess.run(
-            [BIN / "fedrecall-client", "status", "--home", deployment.device(0), "--json"],
-            env=environment(),
-            capture_output=True,
-            check=True,
-        )
-        assert json.loads(said.stdout)["stored"]["events"] == 40
+        assert stored(deployment, 0) == 40
+        wait_for("the reason", lambda: seen_from_outside(deployment, 0)["log"][-1]["event"] == "waiting", 30)
 
 
 def answers(deployment):

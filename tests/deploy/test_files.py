@@ -64,3 +64,19 @@ def test_systemd_finds_little_exposure_in_the_units(unit, needed):
     command = [needed("systemd-analyze"), "security", "--offline=yes", "--threshold=15", DEPLOY / unit]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_a_builder_gets_what_the_images_are_made_of_and_nothing_else():
+    copied = re.findall(r"^COPY (.+) \S+$", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for line in copied for name in line.split()}
+    rules = (DEPLOY.parent / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in rules
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == named
+    assert not {"deploy", "runs", "."} & named
+
+
+@pytest.mark.parametrize("unit", ["fedrecall-server.service", "fedrecall-client.service"])
+def test_a_unit_runs_as_an_account_that_the_commands_can_run_as_too(unit):
+    lines = (DEPLOY / unit).read_text(encoding="utf-8").splitlines()
+    assert f"User={Path(unit).stem}".replace("fedrecall-server", "fedrecall") in lines
+    assert "DynamicUser=yes" not in lines

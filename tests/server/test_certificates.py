@@ -113,8 +113,13 @@ def test_the_authority_signs_servers_and_no_other_authority(house):
 
 
 def test_an_authority_that_expired_is_said(house, now):
-    with pytest.raises(ConfigError, match="invite every device anew"):
+    with pytest.raises(ConfigError, match="certificates authority"):
         issue(house, "localhost:8443", now + timedelta(days=AUTHORITY_DAYS))
+
+
+def test_no_certificate_outlasts_its_authority(house, now):
+    later = now + timedelta(days=AUTHORITY_DAYS - 30)
+    assert issue(house, "localhost:8443", later) == expiry(house.ca) == later + timedelta(days=30)
 
 
 def test_the_key_of_another_authority_is_said(new_house, now):

@@ -14,7 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.task_identity import TaskIdentity
 
 from server import flower_grid
-from server.flower_grid import KEPT, STOCK, FlowerGrid
+from server.flower_grid import KEPT, PACE, STOCK, FlowerGrid
 from shared.parcels import PART, is_parcel, opened, parcel
 from shared.protocol import declined_record, is_declined
 
@@ -86,7 +86,7 @@ class Inner:
 
 @pytest.fixture
 def grid():
-    return FlowerGrid(Inner())
+    return FlowerGrid(Inner(), sleep=lambda _seconds: None)
 
 
 def asked(grid):
@@ -160,7 +160,7 @@ def test_a_stock_supernode_gets_the_shells_of_a_message_when_no_answer_comes(gri
     grid.pull_messages([other])
     now += KEPT
     grid.pull_messages([other])
-    assert (len(link.pushed), grid.shells) == (4, {})
+    assert (len(link.pushed), grid.shells) == (3, {})
 
 
 def test_what_a_node_or_the_superlink_says_went_wrong_arrives(grid):
@@ -267,6 +267,17 @@ def test_both_at_once_ends_when_all_have_answered_or_time_is_up(grid):
 
     grid.push_messages = answered
     assert [got.content for got in grid.send_and_receive([grid.create_message(RECORD, "query.x", 3, "1")])] == [RECORD]
+
+
+def test_it_does_not_look_for_answers_all_the_time(grid):
+    waits, now = [], 100.0
+    grid.clock, grid.sleep = lambda: now, waits.append
+    grid.pull_messages([])
+    now += PACE / 3
+    grid.pull_messages([])
+    now += 10
+    grid.pull_messages([])
+    assert waits == [0.0, pytest.approx(PACE * 2 / 3), 0.0]
 
 
 def test_the_run_is_the_inner_ones(grid):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from server.house import House, house_at
+from server.promise import check_promised
 from shared.errors import ConfigError
 
 
@@ -42,3 +44,21 @@ def test_no_private_key_of_the_authority_lies_where_the_proxy_reads(tmp_path):
 def test_a_folder_is_known_by_its_full_path(house, monkeypatch):
     monkeypatch.chdir(house.folder.parent)
     assert house_at(Path(house.folder.name)).folder == house.folder.resolve()
+
+
+def test_another_account_writes_nothing_that_the_server_could_not_read(house, monkeypatch):
+    owner = os.geteuid()
+    monkeypatch.setattr("server.house.os.geteuid", lambda: owner + 1)
+    with pytest.raises(ConfigError, match=f"belongs to account {owner}"):
+        house_at(house.folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["ledger_key", "registrar_key", "ca", "certificate", "certificate_key", "superexec_secret"]
+)
+def test_a_key_that_is_missing_is_said_and_not_made_anew(name, house):
+    path = getattr(house, name)
+    path.unlink()
+    with pytest.raises(ConfigError, match=f"{path.name}: missing"):
+        check_promised(house)
+    assert not path.exists()

@@ -194,6 +194,13 @@ def test_a_large_body_or_one_of_unsaid_length_is_refused(door):
     header = {**as_(door, "approve"), "Content-Type": "application/json"}
     assert door.post("/v1/clients", content=b" " * (LARGEST_BODY + 1), headers=header).status_code == 413
     assert door.post("/v1/clients", content=iter([b"{}"]), headers=header).status_code == 413
+    for length in ("0" * 20 + str(LARGEST_BODY + 1), "-1", "1e1", "\u0661", ""):
+        assert (
+            door.post("/v1/clients", content=b"{}", headers={**header, "Content-Length": length.encode()}).status_code
+            == 413
+        )
+    both = {**header, "Content-Length": "2", "Transfer-Encoding": "chunked"}
+    assert door.post("/v1/clients", content=b"{}", headers=both).status_code == 413
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def stocked(house, tmp_path, now):
 def publisher_of(house, grid=None):
     key = own_key(house.ledger_key)
     made = Publisher(house, grid or Grid(public_hex(key)), key)
-    made.clock = lambda: 0.0
+    made.clock = made.now = lambda: 0.0
     return made
 
 
@@ -153,6 +153,18 @@ def test_numbers_rise_with_every_sending_also_over_a_restart_that_lost_the_answe
     third = publisher_of(stocked, at.grid)
     assert settled(third, issue) == 0
     assert len(at.grid.sent) == 4
+
+
+def test_a_server_put_back_from_a_backup_is_not_behind_the_numbers_that_devices_have_seen(stocked):
+    at = publisher_of(stocked)
+    issue = issue_of(stock_of(stocked), None, "")
+    at.now = lambda: 1_800_000_000.5
+    settled(at, issue)
+    (stocked.published / "devices.json").unlink()
+    again = publisher_of(stocked, at.grid)
+    again.now = lambda: 1_800_000_060.0
+    assert settled(again, issue) == 0
+    assert [issue.number for _, issue in at.grid.sent] == [1_800_000_000] * 2 + [1_800_000_060] * 2
 
 
 def test_one_that_declines_gets_all_of_it_next_time_and_is_asked_less_and_less_often(stocked, tmp_path, now):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import stat
@@ -247,7 +248,18 @@ def test_status_is_told_before_the_first_round_and_after(folder, call, api, monk
     out = call("status", folder)[1]
     assert "run run-1, round 2" in out
     assert "everyone 1.25" in out
+    assert "last cohort: 3 asked, 2.0 s" in out
     assert "proposal ab waits" in out
+
+
+def test_a_server_that_is_told_to_pause_is_paused_once_its_round_is_closed(folder, call, api, monkeypatch, now):
+    monkeypatch.setenv("FEDRECALL_TOKEN", "t")
+    vitals = Vitals({"superlink": True}, {}, 3, "run-1", "")
+    facts = replace(facts_of(House(folder), vitals, 0, now), paused=True)
+    api.answer = facts.to_dict()
+    assert "round none yet: paused once the round that runs is closed" in call("status", folder)[1]
+    api.answer = replace(facts, vitals=replace(vitals, waiting="paused by an operator")).to_dict()
+    assert "round none yet: paused by an operator" in call("status", folder)[1]
 
 
 def test_a_certificate_is_renewed_and_shown(folder, call):
@@ -255,6 +267,25 @@ def test_a_certificate_is_renewed_and_shown(folder, call):
     assert call("certificates", "renew", folder)[0] == 0
     assert House(folder).certificate.read_bytes() != before
     assert set(json.loads(call("certificates", "show", folder, "--json")[1])) == {"authority", "server"}
+
+
+def test_a_new_authority_is_made_by_who_is_sure(folder, call, monkeypatch):
+    house = House(folder)
+    files = (house.ca, house.ca_key, house.certificate, house.certificate_key)
+    before = [path.read_bytes() for path in files]
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert call("certificates", "authority", folder)[0] == cli.INTERRUPTED
+    assert [path.read_bytes() for path in files] == before
+    assert call("certificates", "authority", folder, "--yes")[0] == cli.OK
+    assert not {path.read_bytes() for path in files} & set(before)
+    assert call("certificates", "renew", folder)[0] == cli.OK
+
+
+def test_a_broken_list_of_items_makes_no_server(call, tmp_path):
+    (tmp_path / "items.csv").write_text("id,title\n1,\n")
+    code, _, err = call("init", tmp_path / "house", "--items", tmp_path / "items.csv")
+    assert (code, "items.csv:2: title is empty" in err) == (cli.USAGE, True)
+    assert not (tmp_path / "house").exists()
 
 
 @pytest.mark.parametrize(

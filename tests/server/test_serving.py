@@ -15,6 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 import server.running
 from client.consent import consent_to
+from client.gate import BEHIND
 from server import enrolling
 from server.control import lock_of, read_standing, stopping_of
 from server.oversight import give_order, standing
@@ -334,6 +335,24 @@ def test_the_next_run_begins_when_somebody_says_so(deployment):
     assert not at.house.begin.exists()
     assert {row["cohort"]["answered"] for row in at.rows()} == {CLIENTS}
     assert at.runs[0].name != at.runs[1].name
+
+
+def test_a_device_put_back_from_a_backup_between_two_runs_is_found_out(deployment):
+    at = deployment()
+    device = at.devices[0]
+    ledger = at.folder / "ledgers" / f"{device.number}.jsonl"
+    at.loop().one_run()
+    at.close()
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    cut = max(n for n, line in enumerate(lines[:-3]) if b'"type":"head"' in line) + 1
+    ledger.write_bytes(b"".join(lines[:cut]))
+    at.house.begin.touch()
+    at.loop().one_run()
+    assert [(row["cohort"]["answered"], row["cohort"]["declined"]) for row in at.rows()] == [(CLIENTS - 1, 1)] * 2
+    device.host.close()
+    device.host = None
+    clauses = [line.event["clause"] for line in read_ledger(ledger) if line.event["type"] == "decline"]
+    assert set(clauses) == {BEHIND}
 
 
 def test_a_catalogue_that_changed_meanwhile_is_what_the_next_run_trains_with(deployment):

@@ -105,6 +105,7 @@ class Up:
                         self.stop.wait(0.2)
                         continue
                     record = content_of(incoming)
+                    incoming.close()
                     line.reply(incoming, device.take(record) if incoming.kind == ROUTE else device.answer(record))
             self.stop.wait(0.5)
 
