@@ -7,6 +7,7 @@ from os import SEEK_END
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Final
+from weakref import finalize
 
 IN_MEMORY: Final = 1 << 22  # bytes; the agent stays small however large a message is
 
@@ -17,7 +18,8 @@ class Parts(Mapping[str, bytes]):
     def __init__(self, folder: Path | None = None) -> None:
         """None yet; a file would lie in ``folder``, None = where this system keeps such files."""
         where = None if folder is None else str(folder)
-        self._file = SpooledTemporaryFile(IN_MEMORY, dir=where)  # noqa: SIM115 - until :meth:`close`
+        self._file = SpooledTemporaryFile(IN_MEMORY, dir=where)  # noqa: SIM115 - as long as this lives
+        finalize(self, self._file.close)
         self._places: dict[str, tuple[int, int]] = {}
 
     def add(self, name: str, content: bytes) -> None:

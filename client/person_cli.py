@@ -78,7 +78,7 @@ def recommend_command(
         answer = device.recommend(wish)
     finally:
         device.close()
-    typer.echo(as_json(answer) if as_json_ else "\n".join(_listed(answer)))
+    typer.echo(as_json(answer) if as_json_ else "\n".join(map(printable, _listed(answer))))
 
 
 def explain_command(
@@ -90,7 +90,8 @@ def explain_command(
         explained = device.explain(item)
     finally:
         device.close()
-    typer.echo(as_json(explained) if as_json_ else "\n".join((explained.title, *explained.sentences)))
+    lines = (explained.title, *explained.sentences)
+    typer.echo(as_json(explained) if as_json_ else "\n".join(map(printable, lines)))
 
 
 def budget_command(home: HomeOption = None, as_json_: AsJson = False) -> None:

@@ -121,14 +121,16 @@ def _tidy(home: Home) -> None:
 
 
 def _check_room(home: Home, issue: Publication) -> None:
-    """That the disk has room for the catalogue, for what serving makes of it, and for the person's events afterwards.
+    """That the disk has room for catalogue and model, for what serving makes of them, and for the person's events.
 
     Raises:
         OSError: it has not.
     """
-    needed = COPIES * len(issue.change) + RESERVE
-    free = shutil.disk_usage(home.folder).free
-    if issue.change and free < needed:
+    base = catalogue_path(home, issue.base) if issue.base and issue.change else None
+    size = len(issue.change) + (base.stat().st_size if base is not None and base.exists() else 0)
+    size += 0 if issue.model is None else issue.model.parameters.nbytes
+    needed, free = COPIES * size + RESERVE, shutil.disk_usage(home.folder).free
+    if free < needed:
         raise OSError(errno.ENOSPC, f"publication {issue.number}: {free} bytes are free, {needed} are wanted")
 
 

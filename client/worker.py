@@ -35,7 +35,7 @@ from client.own_log import log
 from client.published import catalogue_path, current, present, take
 from client.vault import Vault, open_vault
 from shared.catalogue import load_catalogue
-from shared.errors import DataError
+from shared.errors import DataError, FedrecallError
 from shared.protocol import declined_record
 from shared.publication import is_publication, received_record
 from shared.wire import pack
@@ -235,7 +235,11 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     source, to = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no frame
-    serve(home, source, to)
+    try:
+        serve(home, source, to)
+    except (FedrecallError, OSError) as error:
+        log(home, "worker failed", why=f"{type(error).__name__}: {error}")
+        sys.exit(1)
     log(home, "worker ended", peak_mb=round(peak_memory(), 1))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
@@ -98,18 +100,30 @@ class Child:
             threading.Thread(target=copy_lines, args=(self.process.stdout, self.name), daemon=True).start()
 
     def end(self, patience: float) -> None:
-        """End it, by force after ``patience`` seconds."""
+        """End it and what it started, by force after ``patience`` seconds."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
-        try:
+        until = time.monotonic() + patience
+        _signal(self.process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        # What it started may have something left to say before it goes.
+        while _signal(self.process.pid, 0) and time.monotonic() < until:
+            self.process.poll()
+            time.sleep(0.05)
+        _signal(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         event("ended", child=self.name, code=self.process.returncode)
         self.process = None
+
+
+def _signal(group: int, number: int) -> bool:
+    """Signal a child and all that it started, which are a group of their own; whether anybody was there."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def copy_lines(stream: IO[bytes], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,6 +162,17 @@ def test_budget_and_status_need_no_passphrase_and_show_no_behaviour(typed, monke
 def test_what_a_server_wrote_moves_no_cursor_of_a_terminal(typed):
     log(typed.home, "declined", why="clause \x1b[2J\u202eof a server")
     assert "clause  [2J of a server" in said(typed, "status")
+
+
+def test_an_items_title_moves_no_cursor_either(typed, monkeypatch):
+    title = "Jug \x1b[2J\u202e"
+    offer = SimpleNamespace(id="i1\x1b[H", title=title, source="you")
+    monkeypatch.setattr("client.device.Device.recommend", lambda *_: SimpleNamespace(offers=(offer,), why=title))
+    monkeypatch.setattr("client.device.Device.explain", lambda *_: SimpleNamespace(title=title, sentences=(title,)))
+    for words in (("recommend",), ("explain", "i1")):
+        out = said(typed, *words)
+        assert "Jug" in out
+        assert out.replace("\n", "").isprintable()
 
 
 def test_without_a_model_a_list_says_so(typed):

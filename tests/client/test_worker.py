@@ -414,3 +414,11 @@ def test_a_worker_whose_agent_is_gone_in_the_middle_ends_at_once(device, task, m
         process.stdin.close()
         assert process.wait(20) == 1
     assert len(events(home, "intent")) <= 1
+
+
+def test_a_worker_that_cannot_begin_says_why_in_the_devices_own_log(device):
+    home, _ = device
+    with working(home, os.urandom(32)) as process:
+        assert process.stdout.read() == b""
+        assert process.wait(30) == 1
+    assert any("WrongKeyError" in str(line.get("why")) for line in last_lines(home, 5))

@@ -114,6 +114,17 @@ def test_one_that_does_not_end_when_told_is_killed(child, log):
     assert not one.alive
 
 
+def test_what_it_started_ends_with_it(child, log):
+    started = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    code = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {started!r}]).pid); time.sleep(60)"
+    one, _ = child(code)
+    one.mind()
+    until(lambda: any(line["event"] == "said" for line in log()))
+    pid = int(next(line["text"] for line in log() if line["event"] == "said"))
+    one.end(0.3)
+    until(lambda: not running(pid))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_it_does_not_outlive_who_looks_after_it(tmp_path):
     """Killed -9, the supervisor cannot end anything; a SuperLink that stayed would keep the port."""

@@ -50,7 +50,10 @@ def test_one_item_is_described_like_a_row_of_the_file():
         ("id,title\n1,a\n2, \n", r"items\.csv:3: title is empty"),
         ("id,title,available\n1,a,perhaps\n", r"items\.csv:2: available is 'perhaps'; it must be yes or no"),
         ("id,title,description\n1,a," + "x" * 20_001 + "\n", r"items\.csv:2: item '1': title and text have at most"),
-        ("id,title\n" + "x" * (LONGEST_ID + 1) + ",a\n", r"items\.csv:2: item id 'x+': it needs 1 to 200 characters"),
+        (
+            "id,title\n" + "x" * (LONGEST_ID + 1) + ",a\n",
+            r"items\.csv:2: item id 'x+': it needs 1 to 200 printable characters",
+        ),
     ],
 )
 def test_a_broken_file_is_a_sentence_with_its_line(tmp_path, content, sentence):
@@ -58,7 +61,15 @@ def test_a_broken_file_is_a_sentence_with_its_line(tmp_path, content, sentence):
         read_items(written(tmp_path, content))
 
 
-@pytest.mark.parametrize("item", [("", "a"), (" 1", "a"), ("1", " ")])
+@pytest.mark.parametrize("item", [("", "a"), (" 1", "a"), ("1", " "), ("1\n2", "a"), ("\x1b[2J", "a"), ("\udcff", "a")])
 def test_an_item_without_an_id_or_a_title_is_none(item):
-    with pytest.raises(DataError, match=r"it needs 1 to 200 characters|the title is empty"):
+    with pytest.raises(DataError, match=r"it needs 1 to 200 printable characters|the title is empty"):
         Item(*item, "text")
+
+
+@pytest.mark.parametrize("item", [("\udcff", "text", ()), ("a", "\udcff", ()), ("a", "text", ("\udcff",))])
+def test_bytes_of_a_terminal_that_are_no_utf_8_are_no_item(item):
+    """Python takes them for text; a catalogue that held them could not be read again."""
+    title, text, categories = item
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        Item("1", title, text, categories)
