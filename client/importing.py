@@ -27,14 +27,15 @@ def read_events(path: Path) -> Events:
 
     Args:
         path: ``.csv`` with a header, or ``.jsonl`` with an object a line: columns item, kind, time (unix seconds),
-            and, where known, dwell and rating (0 to 1); an empty cell or null is unknown.
+            and, where known, dwell and rating (0 to 1); an empty cell or null is unknown. Or ``.json``, as
+            :func:`export` wrote it: its events; a "line" is then the number of the event.
 
     Raises:
         DataError: names the file and the line; nothing is taken then.
     """
-    rows = {".csv": _csv_rows, ".jsonl": _json_rows}.get(path.suffix)
+    rows = {".csv": _csv_rows, ".jsonl": _json_rows, ".json": _export_rows}.get(path.suffix)
     if rows is None:
-        raise DataError(f"{path}: expected a file that ends in .csv or .jsonl")
+        raise DataError(f"{path}: expected a file that ends in .csv or .jsonl, or an export's .json")
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             return events_of(_behaviours(path, rows(path, lines)))
@@ -147,10 +148,26 @@ def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected an object with the fields {', '.join(COLUMNS)}")
-        _check_columns(f"{path}:{number}", row)
-        yield number, row
+        yield number, _object(f"{path}:{number}", row)
+
+
+def _export_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        document = json.loads("".join(lines))
+        form, events = document["format"], document["events"]
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise DataError(f"{path}: not an export ({type(error).__name__}: {error})") from error
+    if form != _FORMAT or not isinstance(events, list):
+        raise DataError(f"{path}: format {form!r:.80}; expected {_FORMAT}, with a list of events")
+    for number, row in enumerate(events, 1):
+        yield number, _object(f"{path}:{number}", row)
+
+
+def _object(place: str, row: object) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: expected an object with the fields {', '.join(COLUMNS)}")
+    _check_columns(place, row)
+    return row
 
 
 def _check_columns(place: str, columns: Iterable[str]) -> None:

@@ -89,7 +89,7 @@ def test_an_error_in_json_names_file_and_line(tmp_path, line, says):
 
 
 def test_other_files_are_a_sentence(tmp_path):
-    with pytest.raises(DataError, match=r"ends in \.csv or \.jsonl"):
+    with pytest.raises(DataError, match=r"ends in \.csv or \.jsonl, or an export's \.json"):
         read_events(tmp_path / "e.txt")
     with pytest.raises(DataError, match="cannot be read"):
         read_events(tmp_path / "none.csv")
@@ -117,8 +117,27 @@ def test_everything_about_the_person_comes_out_as_json_and_goes_in_again(tmp_pat
     assert [one["key"] for one in document["forgotten"]] == [receipt.key]
     assert [line["type"] for line in document["ledger"]] == ["opened", "decline"]
     assert document["consent"] == {"enabled": False}
-    rows = written(tmp_path / "e.jsonl", "\n".join(map(json.dumps, document["events"])))
-    assert list(map(repr, read_events(rows))) == list(map(repr, events))
+    backup = written(tmp_path / "e.json", json.dumps(document, indent=1))
+    assert list(map(repr, read_events(backup))) == list(map(repr, events))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[", r"e\.json: not an export"),
+        ("[1]", r"e\.json: not an export"),
+        ('{"format": "fedrecall-export-1", "events": []}', "expected fedrecall-export-2"),
+        ('{"format": "fedrecall-export-2", "events": {}}', "a list of events"),
+        ('{"format": "fedrecall-export-2", "events": [1]}', r"e\.json:1: expected an object"),
+        (
+            '{"format": "fedrecall-export-2", "events": [{"item": "a", "kind": "like", "time": 1}]}',
+            r"e\.json:1: event: kind",
+        ),
+    ],
+)
+def test_an_export_that_is_none_is_refused_by_name(tmp_path, text, says):
+    with pytest.raises(DataError, match=says):
+        read_events(written(tmp_path / "e.json", text))
 
 
 def test_a_device_without_ledger_and_consent_exports_its_events(tmp_path):

@@ -116,7 +116,7 @@ def test_one_that_does_not_end_when_told_is_killed(child, log):
 
 def test_what_it_started_ends_with_it(child, log):
     started = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    code = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {started!r}]).pid); time.sleep(60)"
+    code = f"import subprocess as s, sys, time; print(s.Popen([sys.executable, '-c', {started!r}]).pid); time.sleep(60)"
     one, _ = child(code)
     one.mind()
     until(lambda: any(line["event"] == "said" for line in log()))
