@@ -239,7 +239,7 @@ def main() -> None:
         serve(home, source, to)
     except (FedrecallError, OSError) as error:
         log(home, "worker failed", why=f"{type(error).__name__}: {error}")
-        sys.exit(1)
+        os._exit(1)  # a thread may be reading the input, which Python's own way out would trip over
     log(home, "worker ended", peak_mb=round(peak_memory(), 1))
 
 

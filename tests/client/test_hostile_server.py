@@ -132,10 +132,11 @@ def endless(piece, wait=0.0):
 
 @pytest.mark.parametrize("said", [endless(b"HTTP/1.1 103 Early Hints\r\n\r\n"), endless(b"x", 0.05)])
 def test_it_cannot_hold_the_line_for_ever(said, server, monkeypatch):
-    monkeypatch.setattr(https_line, "LONGEST_CALL", 0.4)
     server.says["pull-messages"] = said
-    with link(server.address, server.ca, KEY) as line, pytest.raises(LinkError):
-        line.receive()
+    with link(server.address, server.ca, KEY) as line:
+        monkeypatch.setattr(https_line, "LONGEST_CALL", 0.4)
+        with pytest.raises(LinkError):
+            line.receive()
 
 
 @pytest.mark.parametrize("ttl", [float("inf"), 1e300, float("nan"), 60.0])
