@@ -36,7 +36,7 @@ from shared.files import sync_folder, write_atomically
 from shared.protocol import declined_record, is_declined
 from shared.wire import HOSTILE, unpack
 
-FAST, SLOWER = 0.2, 1.3  # seconds to the first question after an answer, and how much longer each next one waits
+FAST, SLOWER = 0.3, 1.3  # seconds to the first question after an answer, and how much longer each next one waits
 GRACE: Final = 20.0  # seconds that a worker may go on when the agent is to end
 LONGEST_TASK: Final = 3600.0  # seconds; then a worker is taken to hang
 FIRST_WAIT, LONGER, LONGEST_WAIT = 1.0, 1.5, 60.0  # seconds between tries of a server that is gone, and how they grow
@@ -146,8 +146,7 @@ def _connected(agent: Agent, server: Server, until: float) -> None:
                     return
             incoming = line.receive()
             if incoming is not None and _answer(agent, line, incoming):
-                pause = FAST  # the next step of a round comes soon, if it comes
-                continue
+                pause = FAST  # the next step of a round comes soon, if it comes, but never at once
             agent.stop.wait(max(0.0, min(pause, until - agent.clock())))
             pause = min(pause * SLOWER, agent.settings.poll_seconds)
 

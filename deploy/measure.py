@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from loopback import Deployment, LoopbackError, ask_device, deployed, say, start_device, stop, wait_for, wait_for_round
+from loopback import Deployment, LoopbackError, ask_device, deployed, say, start_device, stop, wait_for
 
 
 def resident(pid: int) -> float:
@@ -74,9 +74,14 @@ def event_to_list(deployment: Deployment, tries: int = 50) -> dict[str, float]:
 
 def measured(deployment: Deployment, rounds: int) -> dict[str, Any]:
     """All figures of one deployment."""
-    wait_for_round(deployment, rounds, 180.0 + 60.0 * rounds)
-    (path,) = (deployment.house / "runs").glob("*/rounds.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def rows_of() -> list[dict[str, Any]]:
+        """Read where they are written: asking the server costs a process each time, which the round would wait for."""
+        paths = list((deployment.house / "runs").glob("*/rounds.jsonl"))
+        lines = paths[0].read_text(encoding="utf-8").splitlines() if paths else []
+        return [json.loads(line) for line in lines] if len(lines) >= rounds else []
+
+    rows: list[dict[str, Any]] = wait_for(f"{rounds} rounds", rows_of, 180.0 + 60.0 * rounds, every=1.0)
     later = [row for row in rows if row["round"] > 2]  # workers have torch by then
     plain = [row["seconds"] for row in later if row["estimate"] is None]
     twice = [row["seconds"] for row in later if row["estimate"] is not None]
