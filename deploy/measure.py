@@ -70,7 +70,11 @@ def event_to_list(deployment: Deployment, tries: int = 50) -> dict[str, float]:
         time.sleep(0.1)
     first, *took = took  # after a start, the first one waits for what is loaded only then
     took.sort()
-    return {"first_ms": round(first, 1), "median_ms": round(statistics.median(took), 1), "p99_ms": round(took[int(0.99 * (tries - 2))], 1)}
+    return {
+        "first_ms": round(first, 1),
+        "median_ms": round(statistics.median(took), 1),
+        "p99_ms": round(took[int(0.99 * (tries - 2))], 1),
+    }
 
 
 def measured(deployment: Deployment, rounds: int) -> dict[str, Any]:
