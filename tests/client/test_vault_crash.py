@@ -96,8 +96,11 @@ def killed_after(process: subprocess.Popen[str], lines: int, seconds: float) -> 
     said = [process.stdout.readline().strip() for _ in range(lines)]
     time.sleep(seconds)
     process.kill()
-    rest, _ = process.communicate(timeout=30)
-    return said + [line for line in rest.splitlines() if line]
+    # Not by communicate(), which looks past what readline() has read ahead.
+    with process.stdout as rest:
+        said += [line.strip() for line in rest if line.strip()]
+    process.wait(30)
+    return said
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.003, 0.011])
