@@ -13,10 +13,8 @@ declines it, so that a round does not wait for who cannot answer any more. What 
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, cast
 
+from client.child import start_child
 from client.enrolling import Server, node_key, read_server, remember_node, remembered_node
 from client.fleet_link import Incoming, Link, link
 from client.home import Home
@@ -63,6 +62,7 @@ class Agent:
         settings: as they were when it started.
         key: the vault's, for the worker.
         daily: what is to be done at the start and once a day.
+        fresh: what is to be done when the shelf was brought up to the last publication.
         stop: set to end.
         clock: monotonic seconds.
         worker: None while none runs.
@@ -76,6 +76,7 @@ class Agent:
     settings: Settings
     key: bytes
     daily: Callable[[], None] = lambda: None
+    fresh: Callable[[], None] = lambda: None
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.monotonic
     worker: Worker | None = None
@@ -228,12 +229,7 @@ def _ask_worker(agent: Agent, incoming: Incoming) -> tuple[Any, dict[str, Any]]:
 
 
 def _hire(agent: Agent) -> Worker:
-    process = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "client.worker", str(agent.home.folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=_environment(),
-    )
+    process = start_child("client.worker", agent.home, talk=subprocess.PIPE)
     stdin = cast("BinaryIO", process.stdin)
     with suppress(OSError):  # it is asked whether it lives before every message
         send_frame(stdin, agent.key)
@@ -272,24 +268,24 @@ def tend(agent: Agent) -> None:
     """What is due beside the server's messages: the day's work, a worker's end, a child that builds what is served."""
     if agent.clock() >= agent.next_day:
         agent.next_day = agent.clock() + DAY
-        try:
-            agent.daily()
-        except (FedrecallError, OSError) as error:
-            log(agent.home, "the day's work failed", why=str(error))
+        _borne(agent, "the day's work failed", agent.daily)
     worker, linger = agent.worker, agent.settings.linger_seconds
     if worker is not None and agent.clock() > worker.last + linger:  # with or without a server: it holds behaviour
         dismiss(agent)
     if agent.shelver is not None and agent.shelver.poll() is not None:
         if agent.shelver.returncode:
             log(agent.home, "the shelf was not built", exit=agent.shelver.returncode)
+        else:
+            _borne(agent, "the new shelf was not taken in", agent.fresh)
         agent.shelver = None
     if agent.shelf_behind and agent.shelver is None:
         agent.shelf_behind = False
-        command = [sys.executable, "-m", "client.shelving", str(agent.home.folder)]
-        agent.shelver = subprocess.Popen(command, env=_environment())  # noqa: S603 - our own module
+        agent.shelver = start_child("client.shelving", agent.home)
 
 
-def _environment() -> dict[str, str]:
-    """For children: no passphrase, one thread."""
-    without = {name: value for name, value in os.environ.items() if not name.startswith("FEDRECALL_")}
-    return {**without, "OMP_NUM_THREADS": "1"}
+def _borne(agent: Agent, failed: str, work: Callable[[], None]) -> None:
+    """Work that the agent lives without."""
+    try:
+        work()
+    except (FedrecallError, OSError) as error:
+        log(agent.home, failed, why=str(error))

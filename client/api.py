@@ -33,6 +33,7 @@ from client.forgetting import Receipt
 from client.home import Home
 from client.importing import export
 from client.privacy_view import budget, consent_of, left
+from client.vault_file import BusyError
 from shared.config import validate
 from shared.errors import ConfigError, DataError, FedrecallError
 
@@ -131,6 +132,8 @@ def get_explanation(own: Own, item: ItemId) -> Explained:
     """Why an item is, or would be, on this person's list."""
     try:
         return own.device.explain(item)
+    except BusyError:
+        raise
     except DataError as error:
         raise HTTPException(404, str(error)) from error
 
@@ -292,6 +295,7 @@ _STATUS: Final[Mapping[type[Exception], int]] = {
     AnyHTTPException: 500,  # says its own
     RequestValidationError: 422,
     ConfigError: 422,
+    BusyError: 503,  # another process is at the vault; nothing was stored, and the same may be asked again
     DataError: 422,
     FedrecallError: 500,
     OSError: 507,  # the disk refuses; nothing was stored

@@ -23,8 +23,8 @@ LONGEST_ID: Final = 200  # characters of an item's id, as shared/publication.py 
 LATEST: Final = 1e11  # unix seconds, in the year 5138; in milliseconds it is 1973
 FEWEST_LIKED: Final = 10  # liked items from which on some are held out
 HELD_OUT: Final = 10  # one in so many
-# A later one says more than an earlier (client/store.py folds one event at a time by the same order).
-_STRENGTH: Final = np.array([("not_interested", "view", "dwell", "rating", "purchase").index(kind) for kind in KINDS])
+STRENGTH: Final = ("not_interested", "view", "dwell", "rating", "purchase")  # a later one says more than an earlier
+_STRENGTH: Final = np.array([STRENGTH.index(kind) for kind in KINDS])
 _BY_STRENGTH: Final = np.argsort(_STRENGTH).astype(np.int8)
 
 
@@ -52,14 +52,9 @@ class Behaviour:
     def __post_init__(self) -> None:
         if not (isinstance(self.item, str) and is_id(self.item)):
             raise DataError(f"event: item {self.item!r:.80}; an id is a text of 1 to {LONGEST_ID} printable characters")
-        if self.kind not in KINDS:
-            raise DataError(f"event: kind {self.kind!r:.80}; choose one of {', '.join(KINDS)}")
         if not 0 <= self.time < LATEST:
             raise DataError(f"event: time {self.time}; expected unix seconds, 0 to {LATEST:.0e}, no milliseconds")
-        if not 0 <= self.dwell <= 1:
-            raise DataError(f"event: dwell {self.dwell}; must lie between 0 and 1")
-        if not (math.isnan(self.rating) or 0 <= self.rating <= 1):
-            raise DataError(f"event: rating {self.rating}; must lie between 0 and 1, or be NaN for none")
+        check_said(self.kind, self.dwell, self.rating)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +192,20 @@ def history_of(events: Iterable[Behaviour], ids: Sequence[str], secret: bytes) -
         time=run.time[starts][first],
         held_out=_held_out(names, kind != NOT_INTERESTED, secret)[first],
     )
+
+
+def check_said(kind: str, dwell: float, rating: float) -> None:
+    """Check what an event says, whatever its item is called and whatever its clock counts.
+
+    Raises:
+        DataError: names the value and its range.
+    """
+    if kind not in KINDS:
+        raise DataError(f"event: kind {kind!r:.80}; choose one of {', '.join(KINDS)}")
+    if not 0 <= dwell <= 1:
+        raise DataError(f"event: dwell {dwell}; must lie between 0 and 1")
+    if not (math.isnan(rating) or 0 <= rating <= 1):
+        raise DataError(f"event: rating {rating}; must lie between 0 and 1, or be NaN for none")
 
 
 def is_id(item: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,10 +10,7 @@ import typer
 
 from client.consent_cli import consent_app
 from client.device_cli import (
-    INTERRUPTED,
     NOT_REACHED,
-    OK,
-    USAGE,
     AsJson,
     HomeOption,
     PassphraseFile,
@@ -24,9 +20,9 @@ from client.device_cli import (
     vault_key_of,
 )
 from client.person_cli import add_commands
-from shared.errors import DataError, FedrecallError
+from shared.errors import DataError
 from shared.printable import printable
-from shared.terminal import PlainCommand
+from shared.terminal import OK, PlainCommand, run_commands
 
 app: Final = typer.Typer(
     name="fedrecall-client",
@@ -154,24 +150,6 @@ def _passphrase_set() -> bool:
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and an exit code."""
+    """Entry point."""
     os.umask(0o077)  # whatever a device writes is its owner's alone
-    try:
-        code = app(standalone_mode=False) or OK
-    except FedrecallError as error:
-        typer.echo(f"fedrecall-client: {printable(str(error))}", err=True)
-        code = USAGE
-    except OSError as error:
-        typer.echo(f"fedrecall-client: {error.filename or 'the disk'}: {error.strerror or error}", err=True)
-        code = USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Exception as error:
-        show = getattr(error, "show", None)  # Typer's own usage errors know how to show themselves
-        if show is None:
-            raise
-        show()
-        code = USAGE
-    if code == INTERRUPTED:
-        typer.echo("fedrecall-client: interrupted", err=True)
-    sys.exit(code)
+    run_commands(app)

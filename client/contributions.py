@@ -17,6 +17,7 @@ from client.measuring import lists, measurement_rows, statistics_rows
 from client.recent import recent_rows
 from client.units import as_units
 from shared.catalogue import Catalogue
+from shared.device import Device, processor
 from shared.encoder.profile import feature_map, packed, profiles
 from shared.encoder.spec import bucket_of
 from shared.history import History
@@ -37,18 +38,22 @@ class People:
         histories: client -> one history a user, as far as consent lets them be used.
         ages: client -> age of each user in years, None where unknown.
         catalogue: public.
-        rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
+        key: (user, round) -> 64-bit word, a user's chance in training; no privacy rests on it.
+        rng: (user, round) -> generator for exploration in measuring; no privacy rests on it.
         noise: client -> source of the noise inside local steps (trust local).
         today: by this side's clock.
+        device: where torch works: "auto", "cpu" or "cuda".
     """
 
     users: Callable[[str], Sequence[str]]
     histories: Callable[[str], Sequence[History]]
     ages: Callable[[str], Sequence[int | None]]
     catalogue: Catalogue
+    key: Callable[[str, int], int]
     rng: Callable[[str, int], np.random.Generator]
     noise: Callable[[str], NoiseSource]
     today: date
+    device: Device = "cpu"
 
 
 def contributions(
@@ -104,9 +109,21 @@ def _updates(
     from client.model import Items  # noqa: PLC0415 - torch and opacus, which measuring and serving never need
     from client.training import fit  # noqa: PLC0415 - as above
 
-    rngs = [people.rng(user, task.header.round) for user in users]
+    encoder = task.header.encoder
+    # The linear encoder leaves nothing to chance.
+    keys = [0 if encoder.kind == "linear" else people.key(user, task.header.round) for user in users]
     items = Items(dict(people.catalogue.groups), bucket, task.prior)
-    yield from fit(task.header.encoder, task.parameters, items, task.policy, task.training, histories, rngs, barred)
+    yield from fit(
+        encoder,
+        task.parameters,
+        items,
+        task.policy,
+        task.training,
+        histories,
+        keys,
+        barred,
+        device=processor(people.device),
+    )
 
 
 def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.floating]:
@@ -114,9 +131,9 @@ def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.
     from client.training import fit_locally_private  # noqa: PLC0415 - as above
 
     header = task.header
-    rngs = [people.rng(user, header.round) for user in people.users(client)]
+    keys = [people.key(user, header.round) for user in people.users(client)]
     users = people.histories(client)
-    histories, rngs = as_units(header.plan.unit, users, rngs)
+    histories, keys = as_units(header.plan.unit, users, keys)
     each = len(histories) // max(len(users), 1)  # samples of one user, next to one another
     barred = [mask for mask in masks(task.rules, people.catalogue.ids, people.ages(client)) for _ in range(each)]
     mechanism = header.plan.update
@@ -127,7 +144,7 @@ def _private_update(people: People, client: str, task: TrainTask) -> NDArray[np.
         task.policy,
         task.training,
         histories,
-        rngs,
+        keys,
         barred,
         clip=mechanism.clip,
         noise_multiplier=mechanism.noise_multiplier,

@@ -173,6 +173,14 @@ class Device:
                 self._written = written
                 self._read_behaviour()
 
+    def rehearse(self) -> None:
+        """Take in what was published, and do once for nothing what the next list and the next event would wait for."""
+        with self._lock:
+            self.refresh()
+            if self._shelf is not None:
+                answered(self._shelf, self._person(self._shelf), Wish(), self._rng)
+                learned(self._shelf, self._history, self._state, Event(0, "view", 0.0), self._terms, self._rng)
+
     def close(self) -> None:
         """Let the vault go."""
         with self._lock:

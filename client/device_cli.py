@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from client.device import Device
 
-OK, NOT_REACHED, USAGE, INTERRUPTED = 0, 1, 2, 130
+NOT_REACHED: Final = 1
 DEVICE: Final = "FEDRECALL_DEVICE"
 PASSPHRASE: Final = "FEDRECALL_PASSPHRASE"  # noqa: S105 - a variable's name
 
@@ -38,7 +38,7 @@ def device_home(given: Path | None) -> Home:
     """The device that a command is about.
 
     Raises:
-        ConfigError: none was named.
+        ConfigError: none was named, or it is another account's.
         DataError: there is none.
     """
     if given is None:

@@ -346,10 +346,10 @@ def _push(made: Link, message: Message, run: int) -> None:
     )
     response = _call(made, "push-messages", request, PushMessagesResponse)
     for name in dict.fromkeys(response.objects_to_push):
-        if name in objects and name not in core:
-            continue
         if name not in objects:
             raise LinkError("the server asks for an object that the answer does not have")
+        if name not in core:
+            continue
         part = PushObjectRequest(
             node=_node(made),
             run_id=run,

@@ -7,6 +7,7 @@ Two layouts: that of simulated people and of Flower's own SuperNodes (``open_hos
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from client.consent import MISSING, Consent, read_consent
 from client.home import Home
 from client.host import Host, Randomness
 from client.session import Seat, seat_bytes, seat_of
+from client.settings import read_settings
 from client.store import load_store
 from client.vault import Vault, store_of
 from shared.catalogue import Catalogue, load_catalogue
@@ -77,6 +79,7 @@ def open_device_host(home: Home, vault: Vault, catalogue: Catalogue, name: str) 
 
     Raises:
         DataError: the vault or a key is broken.
+        ConfigError: the device's settings cannot be read.
         LedgerError: the ledger is broken or in use.
     """
     consents, unconsented = _consents(home.consent, name)
@@ -92,6 +95,7 @@ def open_device_host(home: Home, vault: Vault, catalogue: Catalogue, name: str) 
         identity=lambda _client: key,
         registrations=_registrations(home.folder / REGISTRATION, name),
         unconsented=unconsented,
+        device=read_settings(home).device,
     )
 
 
@@ -160,6 +164,7 @@ def system_randomness() -> Randomness:
     """Chance for a deployment: nothing is seeded, nothing comes from a peer."""
     return Randomness(
         noise=lambda _client, _round, _release: os_noise(),
+        key=lambda _user, _round: secrets.randbits(64),
         rng=lambda _user, _round: np.random.default_rng(),
         entropy=lambda _client, _session, _step: os.urandom,
     )

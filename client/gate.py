@@ -144,35 +144,37 @@ def _pay(spend: Spend, event: Event) -> None:
     spend.days[day] = spend.days.get(day, 0.0) + rho
 
 
-def admit(gate: Gate, client: str, request: Request, *, today: date, behind: bool) -> None:
-    """Let a task pass or refuse it.
+def refusals(gate: Gate, request: Request, asked: Mapping[str, bool], *, today: date) -> dict[str, str]:
+    """Who declines a task, and the clause; nobody's refusal is another's business.
 
     Args:
-        gate: consent, and what the ledger says.
-        client: who is asked.
-        request: what for.
+        gate: consents, and what the ledger says.
+        request: what is asked.
+        asked: client -> whether the ledger lacks what the server has a receipt of.
         today: by this side's clock.
-        behind: whether the ledger lacks what the server has a receipt of.
 
-    Raises:
-        DeclinedError: with the clause; the clause goes to the client's ledger, never to the server.
+    Returns:
+        client -> the clause; it goes to the client's ledger, never to the server.
     """
-    consent = gate.consents.get(client)
-    if consent is None:
-        raise DeclinedError(gate.unconsented)
-    spend = gate.spends.get(client, Spend())
-    _check_consent(consent, request)
-    _check_server(gate, consent, request)
-    _check_run(gate, request)
-    if behind:
-        raise DeclinedError(BEHIND)
-    if request.name in spend.answered:
-        raise DeclinedError(f"replay: {request.release} of round {request.round}, attempt {request.attempt}, was paid")
-    limit = request.plan.mechanism(request.release).participations
-    if remaining(spend.used.get((request.run, request.release), 0), limit) == 0:
-        raise DeclinedError(f"{request.release}: all {limit} participations are used up")
-    if request.plan.epsilon is not None:  # else consent said that nothing bounds it
-        _check_caps(consent, spend, request, today)
+    clauses: dict[str, str] = {}
+    # Clients of one consent share what it says of the task; what they paid for is each one's own. The consents are kept
+    # here as well, so that no other can come by the identity of one of them meanwhile.
+    agreed: dict[int, Consent] = {}
+    for client, behind in asked.items():
+        consent = gate.consents.get(client)
+        if consent is None:
+            clauses[client] = gate.unconsented
+            continue
+        try:
+            if id(consent) not in agreed:
+                _check_consent(consent, request)
+                _check_server(gate, consent, request)
+                _check_run(gate, request)
+                agreed[id(consent)] = consent
+            _check_spend(consent, gate.spends.get(client) or Spend(), request, today, behind=behind)
+        except DeclinedError as refusal:
+            clauses[client] = str(refusal)
+    return clauses
 
 
 def _check_consent(consent: Consent, request: Request) -> None:
@@ -235,6 +237,19 @@ def _check_run(gate: Gate, request: Request) -> None:
         raise DeclinedError(f"catalogue {request.catalogue[:12]} is not here; this client has {gate.catalogue[:12]}")
     if pin is not None and request.catalogue != pin.catalogue:
         raise DeclinedError(f"run {request.run!r} began with catalogue {pin.catalogue[:12]}")
+
+
+def _check_spend(consent: Consent, spend: Spend, request: Request, today: date, *, behind: bool) -> None:
+    """What one client has paid for, and whether its ledger still knows all of it."""
+    if behind:
+        raise DeclinedError(BEHIND)
+    if request.name in spend.answered:
+        raise DeclinedError(f"replay: {request.release} of round {request.round}, attempt {request.attempt}, was paid")
+    limit = request.plan.mechanism(request.release).participations
+    if remaining(spend.used.get((request.run, request.release), 0), limit) == 0:
+        raise DeclinedError(f"{request.release}: all {limit} participations are used up")
+    if request.plan.epsilon is not None:  # else consent said that nothing bounds it
+        _check_caps(consent, spend, request, today)
 
 
 def _check_caps(consent: Consent, spend: Spend, request: Request, today: date) -> None:

@@ -40,7 +40,7 @@ def normalised(traits: Tensor) -> Tensor:
 
 
 def _signs(behaviour: Tensor) -> Tensor:
-    return behaviour @ torch.from_numpy(plain_behaviour())
+    return behaviour @ torch.from_numpy(plain_behaviour()).to(behaviour.device)
 
 
 def _attention(traits: Tensor, query: Tensor, vectors: Tensor, sign: Tensor) -> Tensor:

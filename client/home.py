@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import DataError
+from shared.owner import check_own
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def home_at(folder: Path) -> Home:
 
     Raises:
         DataError: there is none.
+        ConfigError: it belongs to another account.
     """
     if not (folder / "device.toml").is_file():
         raise DataError(f"{folder}: no device here (device.toml is missing); make one: fedrecall-client init {folder}")
+    check_own(folder)
     return Home(folder)

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from client import session
 from client.consent import MISSING, Consent, permitted
 from client.contributions import People, contributions
-from client.gate import Gate, Request, learn
-from client.release import decline, refusals, release
+from client.gate import Gate, Request, learn, refusals
+from client.release import decline, held_against, release
 from client.session import Credentials, Seat
 from client.store import ClientStore, ages_of
 from shared.catalogue import Catalogue
+from shared.device import Device
 from shared.errors import DeclinedError, FedrecallError, ProtocolError
 from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
 from shared.privacy.noise import NoiseSource
@@ -39,6 +40,7 @@ from shared.protocol import (
     TrendingTask,
     declined_record,
     parse_task,
+    receipt_part,
     release_of,
     sealed_record,
     task_digest,
@@ -56,11 +58,14 @@ class Randomness:
 
     Attributes:
         noise: (client, round, release) -> source of privacy noise.
-        rng: (user, round) -> generator for splits and negatives; no privacy rests on it.
+        key: (user, round) -> 64-bit word, all a user's chance in the splits and negatives of training; no privacy rests
+            on it.
+        rng: (user, round) -> generator for exploration in measuring; no privacy rests on it.
         entropy: (client, session, step) -> source of the secrets of secure aggregation.
     """
 
     noise: Callable[[str, int, str], NoiseSource]
+    key: Callable[[str, int], int]
     rng: Callable[[str, int], np.random.Generator]
     entropy: Callable[[str, str, str], Entropy]
 
@@ -70,7 +75,7 @@ class Host:
     """One process's clients. Not frozen: it owns an open ledger.
 
     Attributes:
-        stores: client name -> behaviour.
+        stores: client name -> behaviour. Looked up when a client is asked, never listed: a mapping may make them then.
         catalogue: the public catalogue on this side.
         path: of the ledger; begun when there is none.
         signer: the ledger's key.
@@ -81,6 +86,7 @@ class Host:
         unconsented: the clause for who has no consent.
         registrations: client -> an independent registrar's signature over its key.
         masked: whether tasks are answered under masks; False only in a simulation that idealises the sum.
+        device: what local training computes on, "auto", "cpu" or "cuda"; clip, grid and noise are the CPU's.
         replay_from: see :func:`shared.privacy.ledger.open_ledger`.
     """
 
@@ -95,6 +101,7 @@ class Host:
     unconsented: str = MISSING
     registrations: Mapping[str, bytes] = field(default_factory=dict)
     masked: bool = True
+    device: Device = "cpu"
     replay_from: int | None = None
 
     def __post_init__(self) -> None:
@@ -105,11 +112,6 @@ class Host:
         """
         self.seats: dict[str, Seat] = {}
         self.gate = Gate(self.catalogue.version(), self.consents, self.unconsented)
-        self.histories = {
-            client: permitted(store.histories, self.consents[client].behaviour)
-            for client, store in self.stores.items()
-            if client in self.consents
-        }
 
         def visit(line: Line) -> None:
             learn(self.gate, line.event, f"{self.path}:{line.number}")
@@ -145,22 +147,28 @@ def answer_all(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordD
         RuntimeError: the messages are of different tasks (a wrong call of this side's).
     """
     first = next(iter(asked.values()), None)
-    answers = {client: declined_record() for client in asked}
-    known = {client: record for client, record in asked.items() if client in host.stores}
     if first is None:
-        return answers
+        return {}
+    known = {client: record for client, record in asked.items() if client in host.stores}
     step = next((step for part, step in _STEPS.items() if part in first), None)
     if step is not None:
-        return answers | {client: _step(host, client, record, step) for client, record in known.items()}
-    if any(not same_task(record, first) for record in asked.values()):
+        answers = {client: _step(host, client, record, step) for client, record in known.items()}
+    elif any(not same_task(record, first) for record in asked.values()):
         raise RuntimeError("answer_all: the messages are not of one task")
+    else:
+        answers = _caught(host, known) if known else {}
+    return {client: answers[client] if client in answers else declined_record() for client in asked}
+
+
+def _caught(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
+    """The answers to a task; who is missing declined, everybody when anything went wrong."""
     try:
-        return answers | (_task(host, known) if known else {})
+        return _task(host, asked)
     except Exception as error:  # noqa: BLE001 - the net: whatever it is, neither its type nor its text may cross
-        for client in known:
+        for client in asked:
             host.seats.pop(client, None)
-        _note(host, list(known), error)
-        return answers
+        _note(host, list(asked), error)
+        return {}
 
 
 def released(
@@ -184,24 +192,26 @@ def released(
         length=vector_length(task),
     )
     _check(host, task)
-    today = host.clock()
+    today, stores = host.clock(), {client: host.stores[client] for client in asked}
 
     def noise(client: str) -> NoiseSource:
         return host.randomness.noise(client, request.round * 1000 + request.attempt, request.release)
 
     people = People(
-        users=lambda client: host.stores[client].users,
-        histories=lambda client: host.histories[client],
-        ages=lambda client: ages_of(host.stores[client]),
+        users=lambda client: stores[client].users,
+        histories=lambda client: permitted(stores[client].histories, host.consents[client].behaviour),
+        ages=lambda client: ages_of(stores[client]),
         catalogue=host.catalogue,
+        key=host.randomness.key,
         rng=host.randomness.rng,
         noise=noise,
         today=today,
+        device=host.device,
     )
     return release(
         request,
         _last_receipts(host, asked),
-        lambda client: len(host.stores[client].users),
+        lambda client: len(stores[client].users),
         lambda admitted: contributions(people, admitted, task, private=request.private),
         gate=host.gate,
         today=today,
@@ -218,17 +228,21 @@ def _task(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, RecordDict]:
         for client in asked:
             host.seats.pop(client, None)  # a task without a mask is none of a session that a client sits in
         sealed, receipt = released(host, task, asked)
-        return {} if receipt is None else {client: sealed_record(vector, receipt) for client, vector in sealed.items()}
+        if receipt is None:
+            return {}
+        said = receipt_part(receipt)
+        return {client: sealed_record(vector, said) for client, vector in sealed.items()}
     digest = task_digest(first)
     seated = {client: record for client, record in asked.items() if _sits(host, client, record, digest)}
     sealed, receipt = released(host, task, seated) if seated else ({}, None)
+    part = None if receipt is None else receipt_part(receipt)
     answers: dict[str, RecordDict] = {}
     for client, record in seated.items():
         seat = host.seats.pop(client)
-        if client in sealed and receipt is not None:
+        if client in sealed and part is not None:
             try:
                 seat, words, attestation = session.mask(record, seat, sealed[client], _credentials(host, client))
-                host.seats[client], answers[client] = seat, masked_record(words, attestation, receipt)
+                host.seats[client], answers[client] = seat, masked_record(words, attestation, part)
             except ProtocolError as error:
                 _note(host, [client], error)
     return answers
@@ -267,7 +281,8 @@ def _join(host: Host, client: str, record: RecordDict) -> bytes | None:
     server = read_stamp(record.config_records.get("server", {}), digest)
     # Features and length are the task's to say; the gate looks again then.
     request = _request(invitation.release, invitation.header, invitation.task, server)
-    for clause in refusals(request, {client: last}, host.gate, host.clock(), host.ledger).values():
+    behind = held_against(host.ledger, {client: last})
+    for clause in refusals(host.gate, request, behind, today=host.clock()).values():
         host.ledger.append([decline(request, client, clause)])
         return None
     entropy = host.randomness.entropy(client, digest, "join")
@@ -343,9 +358,12 @@ def _features(task: Task) -> tuple[str, ...]:
 def _last_receipts(host: Host, asked: Mapping[str, RecordDict]) -> dict[str, LastReceipt]:
     """What the server says that each client answered last; whose message does not say it declines."""
     last: dict[str, LastReceipt] = {}
+    said: dict[int, LastReceipt] = {}  # clients of whom the server has the same receipt share one record
     for client, record in asked.items():
         try:
-            last[client] = parse_last(record)
+            if id(record) not in said:
+                said[id(record)] = parse_last(record)
+            last[client] = said[id(record)]
         except ProtocolError as error:
             _note(host, [client], error)
     return last

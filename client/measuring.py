@@ -32,7 +32,8 @@ from shared.recall.report import (
 from shared.recall.rerank import item_prices, recommend
 from shared.recall.scoring import scores
 
-CHUNK: Final = 256  # users at a time
+CHUNK: Final = 256  # users at a time, and fewer where they would be
+CELLS: Final = 1 << 24  # scores of items at a time or more
 
 
 def lists(
@@ -70,8 +71,9 @@ def lists(
     context = context_vectors(spec, parameters, groups[spec.reads], bucket)
     popularity = log_popularity_of(spec, parameters, prior)[bucket]
     price = item_prices(policy, prior, bucket)
-    for start in range(0, len(histories), CHUNK):
-        part = histories[start : start + CHUNK]
+    chunk = min(CHUNK, max(1, CELLS // len(bucket)))
+    for start in range(0, len(histories), chunk):
+        part = histories[start : start + chunk]
         users = user_groups(spec, parameters, items, context, pad(part, visible=reads or visible))
         excluded, seen = np.zeros((len(part), len(bucket)), bool), np.zeros(len(part), np.int64)
         for row, history in enumerate(part):
@@ -80,7 +82,7 @@ def lists(
             excluded[row] = barred[start + row]
             excluded[row, known] = True
         total = scores(policy, users, items, popularity)
-        yield recommend(policy, total, excluded, seen, price, groups["text"], rngs[start : start + CHUNK])
+        yield recommend(policy, total, excluded, seen, price, groups["text"], rngs[start : start + chunk])
 
 
 def measurement_rows(

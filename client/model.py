@@ -10,9 +10,10 @@ every user gets a copy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from shared.policy.recall_policy import RecallPolicy, Similarity
 from shared.protocol import TrainingTerms
 
 _EPS = 1e-6
+PROJECTED_AT_ONCE: Final = 16_384  # items
+PER_ITEM: Final = ("identity.weight", "bias.weight")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Problem:
         """Public sizes of a batch."""
         return BatchShape(self.training.context, self.training.targets, self.training.negatives)
 
+    @property
+    def places(self) -> int:
+        """Items that a user's visit reads."""
+        return self.training.context + self.training.targets + self.training.negatives
+
 
 class Inputs(NamedTuple):
     """One batch as tensors; the first dimension is the user.
@@ -81,6 +89,32 @@ class Inputs(NamedTuple):
     target: Tensor
     rating: Tensor
     negative: Tensor
+
+    def to(self, device: str) -> Inputs:
+        """The same on another device."""
+        return Inputs(*(part.to(device) for part in self))
+
+    def visit(self, number: int, visits: int) -> Inputs:
+        """One of several visits of each user that stand one after another."""
+        return Inputs(*(part.view(-1, visits, *part.shape[1:])[:, number] for part in self))
+
+    def side_by_side(self, visits: int) -> Inputs:
+        """All visits of a user as one, (users, visits * places)."""
+        return Inputs(*(part.view(-1, visits * part.shape[1], *part.shape[2:]) for part in self))
+
+
+class Read(NamedTuple):
+    """What the parameters hold for the places of one batch, looked up beforehand.
+
+    Attributes:
+        text: (users, places, rank) projected texts.
+        identity: (users, places, rank).
+        bias: (users, places - context, 1).
+    """
+
+    text: Tensor
+    identity: Tensor
+    bias: Tensor
 
 
 class Learned(NamedTuple):
@@ -130,6 +164,33 @@ def copied_grad_sample(layer: Copied, _activations: list[Tensor], backprops: Ten
     return {layer.weight: backprops}
 
 
+class Places(nn.Module):
+    """What a user's places read of the parameters, each as a copy of its own; the history's side as it is.
+
+    A place's vector is its text through the projection plus a row of the identities, so its gradient is all that either
+    needs; and a user touches no other rows.
+    """
+
+    def __init__(self, spec: EncoderSpec, context: int, places: int) -> None:
+        super().__init__()
+        self.identity, self.bias = Copied((places, spec.rank)), Copied((places - context, 1))
+        self.history = nn.ModuleDict({name: Copied(shape) for name, shape in spec.history_shapes().items()})
+        self.kind = spec.kind
+
+    def forward(self, behaviour: Tensor, read: Read, history: Mapping[str, Tensor]) -> Learned:
+        """See :class:`Learned`.
+
+        Args:
+            behaviour: of :class:`Inputs`.
+            read: what the parameters hold for a batch.
+            history: the module's name of a parameter -> (users, *shape), each user's own.
+        """
+        vectors = self.identity(_leaf(read.text + read.identity))
+        own = {name: layer(_leaf(history[f"history.{name}.weight"])) for name, layer in self.history.items()}
+        user = user_of(self.kind, own, vectors[:, : behaviour.shape[1]], behaviour)
+        return Learned(vectors, user, self.bias(_leaf(read.bias)).squeeze(-1))
+
+
 register_grad_sampler(TappedLinear)(compute_linear_grad_sample)
 register_grad_sampler(TappedEmbedding)(compute_embedding_grad_sample)
 register_grad_sampler(Copied)(copied_grad_sample)
@@ -156,28 +217,50 @@ class HistoryEncoder(nn.Module):
             }
         )
 
-    def forward(self, inputs: Inputs, projected: Tensor) -> Learned:
+    def forward(self, inputs: Inputs, read: Read) -> Learned:
         """See :class:`Learned`.
 
         Args:
             inputs: a batch.
-            projected: (items, rank), what :meth:`project` says of the text vectors of all items.
+            read: what the parameters hold for it.
         """
         users, context = inputs.behaviour.shape[:2]
-        bucket, candidates = inputs.bucket, inputs.bucket[:, context:]
-        identity, bias = self.identity.weight, self.bias.weight
-        vectors = self.projection(inputs.text, _leaf(functional.embedding(inputs.item, projected)))
-        vectors = vectors + self.identity(bucket, _leaf(functional.embedding(bucket, identity)))
-        learned_bias = self.bias(candidates, _leaf(functional.embedding(candidates, bias)))
+        vectors = self.projection(inputs.text, _leaf(read.text))
+        vectors = vectors + self.identity(inputs.bucket, _leaf(read.identity))
+        learned_bias = self.bias(inputs.bucket[:, context:], _leaf(read.bias))
         own = {
             name: layer(_leaf(_copies(layer.get_parameter("weight"), users))) for name, layer in self.history.items()
         }
         user = user_of(self.kind, own, vectors[:, :context], inputs.behaviour)
         return Learned(vectors, user, learned_bias.squeeze(-1))
 
-    def project(self, text: Floats) -> Tensor:
-        """(items, rank) projected text vectors; one product for all batches under the same parameters."""
-        return torch.from_numpy(text) @ self.projection.weight.detach().T
+
+def looked_up(weights: Mapping[str, Tensor], inputs: Inputs, projected: Tensor | None) -> Read:
+    """What the parameters hold for a batch.
+
+    Args:
+        weights: "projection.weight" (rank, text_width), "identity.weight" and "bias.weight".
+        inputs: the batch, ``bucket`` as the weights have it.
+        projected: (items, rank) of :func:`projected_items`; None = the texts of each place are projected by themselves.
+    """
+    candidates = inputs.bucket[:, inputs.behaviour.shape[1] :]
+    if projected is None:
+        whole = weights["projection.weight"].T
+        text = torch.bmm(inputs.text, whole.expand(len(inputs.text), *whole.shape))
+    else:
+        text = functional.embedding(inputs.item, projected)
+    identity = functional.embedding(inputs.bucket, weights["identity.weight"])
+    return Read(text, identity, functional.embedding(candidates, weights["bias.weight"]))
+
+
+def projected_items(weights: Mapping[str, Tensor], text: Floats) -> Tensor | None:
+    """(items, rank) projected texts, one product for all batches under the same parameters.
+
+    None where that is no gain: in a large catalogue only what somebody reads is worth projecting. A matter of the
+    catalogue's size alone, so that no bit of a contribution depends on who else is in the batch.
+    """
+    whole = weights["projection.weight"]
+    return None if len(text) > PROJECTED_AT_ONCE else torch.from_numpy(text) @ whole.T.cpu()
 
 
 def _leaf(value: Tensor) -> Tensor:
@@ -196,6 +279,76 @@ def flatten(tensors: Iterator[Tensor] | list[Tensor], leading: int) -> Floats:
     # torch keeps the projection as (rank, text_width); the flat vector as (text_width, rank).
     parts = [projection.transpose(-1, -2), *others]
     return torch.cat([p.reshape(*p.shape[:leading], -1) for p in parts], dim=leading).numpy()
+
+
+def moved_on(read: Read, inputs: Inputs, before: Inputs, vectors: Tensor, bias: Tensor) -> Read:
+    """What each user's own parameters hold for a batch, after the visits that moved them.
+
+    Args:
+        read: what they held before there was any.
+        inputs: the batch.
+        before: of the visits, side by side: places (users, n).
+        vectors: (users, n, rank) what each place added to its row and, times its text, to the projection.
+        bias: (users, n) what it added to the bias.
+    """
+    context = inputs.behaviour.shape[1]
+    same = (inputs.bucket[:, :, None] == before.bucket[:, None]).to(read.text.dtype)
+    near = torch.bmm(inputs.text, before.text.transpose(1, 2)).add_(same)
+    more = torch.bmm(same[:, context:], bias[:, :, None])
+    return Read(read.text + torch.bmm(near, vectors), read.identity, read.bias + more)
+
+
+def touched_rows(bucket: Tensor, buckets: int) -> tuple[Tensor, Tensor]:
+    """Which rows of per-item parameters each user's places read, each once.
+
+    Args:
+        bucket: (users, visits, places).
+        buckets: how many there are.
+
+    Returns:
+        ``(touched, slots)``: (users, n) buckets in order, the last once more where there are fewer than n, a public
+        number; and where among these each place finds its own, as ``bucket``.
+    """
+    flat = bucket.flatten(1)
+    ordered, order = flat.sort(1)
+    new = torch.ones_like(ordered)
+    new[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).long()
+    slot = new.cumsum(1) - 1
+    touched = ordered[:, -1:].expand(-1, min(flat.shape[1], buckets)).clone().scatter_(1, slot, ordered)
+    return touched, torch.empty_like(slot).scatter_(1, order, slot).reshape(bucket.shape)
+
+
+def put_together(spec: EncoderSpec, found: Mapping[str, Tensor], bucket: Tensor, text: Tensor | None = None) -> Floats:
+    """Flat vectors of what belongs to all parameters, from what belongs to the rows that users touched.
+
+    Args:
+        spec: the encoder.
+        found: "identity" (users, n, rank), "bias" (users, n), "history.*" (users, ...); and "projection", (users,
+            rank, text_width), unless texts are given.
+        bucket: (users, n) the row of the per-item parameters that each belongs to; what is of one row is added.
+        text: (users, n, text_width), what each was projected from: a projection's gradient is made of these.
+
+    Returns:
+        (users, size) float32, on the CPU.
+    """
+    flat = torch.zeros(len(bucket), spec.size, device=bucket.device)
+    start = 0
+    for name, shape in spec.shapes().items():
+        stop = start + math.prod(shape)
+        out = flat[:, start:stop].view(-1, *shape)
+        if name == "projection" and text is not None:
+            torch.bmm(text.transpose(1, 2), found["identity"], out=out)
+        elif name == "projection":
+            # torch keeps it as (rank, text_width); the flat vector as (text_width, rank).
+            out.copy_(found["projection"].transpose(1, 2))
+        elif name == "identity":
+            out.scatter_add_(1, bucket[:, :, None].expand_as(found["identity"]), found["identity"])
+        elif name == "bias":
+            out.scatter_add_(1, bucket, found["bias"])
+        else:
+            out.copy_(found[f"history.{name}"])
+        start = stop
+    return np.asarray(flat.cpu().numpy(), np.float32)
 
 
 def gather(problem: Problem, batch: Batch) -> Inputs:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,6 @@ from shared.printable import printable
 from shared.terminal import PlainCommand
 
 if TYPE_CHECKING:
-    from client.account import Budget
     from client.answers import Answer
 
 Item = Annotated[str, typer.Argument(metavar="ITEM", help="The item's id.")]
@@ -96,10 +95,10 @@ def explain_command(
 
 def budget_command(home: HomeOption = None, as_json_: AsJson = False) -> None:
     """What leaving this device has cost in privacy, and what the figures promise."""
-    from client.privacy_view import budget  # noqa: PLC0415 - as above
+    from client.privacy_view import budget, told  # noqa: PLC0415 - as above
 
     spent = budget(device_home(home), datetime.now(UTC).date())
-    typer.echo(as_json(spent) if as_json_ else "\n".join(map(printable, _spent(spent))))
+    typer.echo(as_json(spent) if as_json_ else "\n".join(map(printable, told(spent))))
 
 
 def export_command(
@@ -171,21 +170,6 @@ def _listed(answer: Answer) -> Iterator[str]:
     for place, offer in enumerate(answer.offers, 1):
         yield f"{place:3d}. {offer.title} [{offer.id}]" + (f" ({offer.source})" if offer.source != "you" else "")
     yield answer.why
-
-
-def _spent(spent: Budget) -> Iterator[str]:
-    yield "takes part" if spent.taking_part else f"takes part in nothing{f': {spent.why_not}' if spent.why_not else ''}"
-    names = {"round": "dearest round", "period": f"last {spent.period_days} days", "lifetime": "lifetime"}
-    for cap in spent.caps:
-        yield f"{names[cap.span]}: {_epsilon(cap.epsilon)} of at most {_epsilon(cap.cap)} (delta {spent.delta:g})"
-    for run in spent.runs:
-        used = ", ".join(f"{kind} {n} of {most}" for kind, (n, most) in run.used.items())
-        yield f"run {run.run}: {_epsilon(run.epsilon)}, unit {run.unit}, {run.adjacency}, trust {run.trust}; {used}"
-    yield from spent.covers
-
-
-def _epsilon(value: Any) -> str:  # noqa: ANN401 - a number or None
-    return "no bound" if value is None else f"epsilon {value:.4g}"
 
 
 def _moment(text: str) -> float:

@@ -18,6 +18,7 @@ from client.account import Budget, Cap, Declined, Left, Released, RunSpend
 from client.consent import MISSING, Consent, read_consent
 from client.home import Home
 from shared.errors import ConfigError, LedgerError, PlanError
+from shared.printable import rounded_up
 from shared.privacy.accounting import epsilon_by_zcdp
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.chain import Event, Line, read_ledger
@@ -116,6 +117,31 @@ def budget(home: Home, today: date) -> Budget:
     )
 
 
+def told(spent: Budget) -> Iterator[str]:
+    """A budget for a person: what was spent, and all that an epsilon means nothing without."""
+    yield "takes part" if spent.taking_part else f"takes part in nothing{f': {spent.why_not}' if spent.why_not else ''}"
+    names = {"round": "dearest round", "period": f"last {spent.period_days} days", "lifetime": "lifetime"}
+    terms = _terms(spent.runs, spent.delta)
+    for cap in spent.caps:
+        most = "" if cap.cap is None else f" of at most {cap.cap:g}"
+        yield f"{names[cap.span]}: {_spelled(cap.epsilon)}{most} ({terms})"
+    for run in spent.runs:
+        used = ", ".join(f"{kind} {n} of {most}" for kind, (n, most) in run.used.items())
+        yield f"run {run.run}: {_spelled(run.epsilon)} ({_terms((run,), spent.delta)}); {used}"
+    yield f"accountant: {spent.accountant}"
+    yield from spent.covers
+
+
+def _terms(runs: tuple[RunSpend, ...], delta: float) -> str:
+    """Of an epsilon over some runs."""
+    said = {name: dict.fromkeys(getattr(run, name) for run in runs) for name in ("unit", "adjacency", "trust")}
+    return "".join(f"{name} {'/'.join(of)}, " for name, of in said.items() if of) + f"delta {delta:g}"
+
+
+def _spelled(epsilon: float | None) -> str:
+    return "no bound" if epsilon is None else f"epsilon {rounded_up(epsilon)}"
+
+
 def _cap_name(span: str) -> str:
     return "epsilon_lifetime" if span == "lifetime" else f"epsilon_per_{span}"
 
@@ -211,7 +237,7 @@ def _promise(run: RunSpend) -> tuple[str, ...]:
     if run.trust == "central":
         return unit, "Against readers of what is published. Against the server: nothing, because the noise is its own."
     few = f"at most {run.colluders} of the smallest {run.smallest_cohort} clients work with it"
-    worse = "unbounded" if run.if_others_collude is None else f"epsilon {_up(run.if_others_collude)}"
+    worse = "unbounded" if run.if_others_collude is None else f"epsilon {rounded_up(run.if_others_collude)}"
     return (
         unit,
         f"Against everybody, the server included, if it sees sums only and {few}; each device adds its share of noise.",
@@ -240,8 +266,3 @@ def _day(event: Event) -> int:
 
 def _epsilon(rho: float, delta: float) -> float | None:
     return epsilon_by_zcdp(rho, delta) if math.isfinite(rho) else None
-
-
-def _up(epsilon: float) -> str:
-    """To two decimals, never down: an upper bound stays one."""
-    return f"{math.ceil(epsilon * 100) / 100:.2f}"

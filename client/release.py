@@ -14,8 +14,7 @@ from datetime import date
 import numpy as np
 from numpy.typing import NDArray
 
-from client.gate import Gate, Request, admit, learn
-from shared.errors import DeclinedError
+from client.gate import Gate, Request, learn, refusals
 from shared.privacy.clipping import clip_to_grid
 from shared.privacy.ledger import Ledger, Receipt
 from shared.privacy.noise import NoiseSource, discrete_gaussian
@@ -56,7 +55,7 @@ def release(
         Each vector is the sum of its units' contributions, clipped per unit, plus the client's noise share of the plan;
         every one has a synced intent that was charged before.
     """
-    refused = refusals(request, asked, gate, today, ledger)
+    refused = refusals(gate, request, held_against(ledger, asked), today=today)
     admitted = [client for client in asked if client not in refused]
     events = [decline(request, client, clause) for client, clause in refused.items()]
     if not admitted:
@@ -64,7 +63,8 @@ def release(
         return {}, None
     source = {client: noise(client) for client in admitted}
     events += [] if request.run in gate.pins else [_plan(request)]
-    events += [_intent(request, client, today, source[client]) for client in admitted]
+    intent = _intent(request, today)
+    events += [{**intent, "client": client, "noise_source": source[client].name} for client in admitted]
     ledger.append(events)
     for event in events:
         learn(gate, event, str(ledger.path))
@@ -75,7 +75,10 @@ def release(
     for client, rows in _per_client(admitted, units, contribute(admitted), request.length, private=request.private):
         total = rows if request.private else clip_to_grid(rows, mechanism.clip, mechanism.steps)
         sealed[client] = seal(total, mechanism, sigma, source[client], private=request.private)
-    results = [_result(request, client, vector) for client, vector in sealed.items()]
+    results = [
+        {"type": "result", **_task(request), "client": client, "sealed": hashlib.sha256(vector.data).hexdigest()}
+        for client, vector in sealed.items()
+    ]
     return sealed, ledger.append(results, head=request.round)
 
 
@@ -102,32 +105,25 @@ def seal(
     if private:
         grid = np.nan_to_num(rows.sum(axis=0) * (mechanism.steps / mechanism.clip))
         return np.asarray(np.clip(np.rint(grid), -(2**30), 2**30), np.int32)
-    total = rows.sum(axis=0, dtype=np.int64) + discrete_gaussian(sigma, rows.shape[1], noise)
+    summed = rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.int64)
+    total = summed + discrete_gaussian(sigma, rows.shape[1], noise)
     return np.asarray(total, np.int32)
 
 
-def refusals(
-    request: Request, asked: Mapping[str, LastReceipt], gate: Gate, today: date, ledger: Ledger
-) -> dict[str, str]:
-    """Who declines, and the clause; nobody's refusal is another's business."""
-    clauses: dict[str, str] = {}
-    for client, last in asked.items():
-        try:
-            admit(gate, client, request, today=today, behind=not ledger.holds(last.seq, last.tip))
-        except DeclinedError as refusal:
-            clauses[client] = str(refusal)
-    return clauses
+def held_against(ledger: Ledger, asked: Mapping[str, LastReceipt]) -> dict[str, bool]:
+    """Client -> whether the ledger lacks what the server says that this client answered last."""
+    return {client: not ledger.holds(last.seq, last.tip) for client, last in asked.items()}
 
 
-def _task(request: Request, client: str) -> dict[str, object]:
+def _task(request: Request) -> dict[str, object]:
     """What every event of a client says of its task."""
     run, round_, attempt, kind = request.name
-    return {"client": client, "run": run, "round": round_, "attempt": attempt, "release": kind}
+    return {"run": run, "round": round_, "attempt": attempt, "release": kind}
 
 
 def decline(request: Request, client: str, clause: str) -> dict[str, object]:
     """The event of a refusal."""
-    return {"type": "decline", **_task(request, client), "task": request.digest, "clause": clause}
+    return {"type": "decline", "client": client, **_task(request), "task": request.digest, "clause": clause}
 
 
 def _plan(request: Request) -> dict[str, object]:
@@ -142,21 +138,17 @@ def _plan(request: Request) -> dict[str, object]:
     }
 
 
-def _intent(request: Request, client: str, today: date, noise: NoiseSource) -> dict[str, object]:
+def _intent(request: Request, today: date) -> dict[str, object]:
+    """What the intents of a batch share: all but the client and its source of noise."""
     return {
         "type": "intent",
-        **_task(request, client),
+        **_task(request),
         "task": request.digest,
         "server": request.server.ledger,
         "day": today.isoformat(),
         "rho": None if request.plan.epsilon is None else request.rho,
         "share_sigma": request.plan.share_sigma(request.release),
-        "noise_source": noise.name,
     }
-
-
-def _result(request: Request, client: str, vector: NDArray[np.int32]) -> dict[str, object]:
-    return {"type": "result", **_task(request, client), "sealed": hashlib.sha256(vector.tobytes()).hexdigest()}
 
 
 def _per_client(

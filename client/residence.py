@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from client.home import Home
 from client.home_lock import alone
 from client.own_log import log
 from client.settings import Settings, read_settings
-from shared.errors import ConfigError
+from shared.errors import ConfigError, FedrecallError
 
 if TYPE_CHECKING:
     from client.agent import Agent
@@ -65,7 +66,7 @@ def visit(home: Home, key: bytes, seconds: float) -> bool:
 def _agent(home: Home, key: bytes, settings: Settings, device: Device) -> Agent:
     from client.agent import Agent  # noqa: PLC0415 - as above
 
-    return Agent(home, settings, key, daily=lambda: _purge(home, device, settings.ttl_days))
+    return Agent(home, settings, key, lambda: _purge(home, device, settings.ttl_days), device.rehearse)
 
 
 @contextmanager
@@ -106,9 +107,22 @@ def _served(home: Home, device: Device, port: int) -> Iterator[str]:
     with listening:
         server = api_server(make_api(device, home, token, port))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        rehearsal = threading.Thread(target=_rehearse, args=(device, port, token), daemon=True)
         thread.start()
+        rehearsal.start()
         try:
             yield f"http://127.0.0.1:{port}/"
         finally:
+            rehearsal.join()  # before the device is closed
             server.should_exit = True
             thread.join(5)
+
+
+def _rehearse(device: Device, port: int, token: str) -> None:
+    """So that a person's first request waits for nothing that is read or imported only then."""
+    with suppress(FedrecallError, OSError, http.client.HTTPException):
+        device.rehearse()
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        line.request("GET", "/v1/status", headers={"Authorization": f"Bearer {token}"})
+        line.getresponse().read()
+        line.close()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from client.home import Home
 from shared.config import Section, read_toml, validate
+from shared.device import Device
 from shared.files import write_atomically
 
 _OPENING: Final = "# How this device behaves. What it takes part in stands in consent.toml."
@@ -40,6 +41,9 @@ class Settings(Section):
     )
     network: Literal["ask the system", "unmetered", "metered"] = Field(
         "ask the system", description='"ask the system", or what to take for true: "unmetered", "metered"'
+    )
+    device: Device = Field(
+        "auto", description='what local training computes on: "cuda", "cpu", or "auto" = the GPU where torch finds one'
     )
     adapt: bool = Field(True, description="whether each event changes a personal part of the model, on this device")
 

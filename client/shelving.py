@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from client.child import start_child
 from client.home import Home, home_at
 from client.mapped import ABOUT, FORMAT, MappedShelf, open_folder
 from client.newcomers import grown
@@ -93,11 +94,11 @@ def build_in_child(home: Home) -> None:
     Raises:
         DataError: it failed; the shelf that was there is served on.
     """
-    command = [sys.executable, "-P", "-m", "client.shelving", str(home.folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - this very program
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise DataError(f"{home.shelf}: not built: {said[-1] if said else f'ended with {done.returncode}'}")
+    child = start_child("client.shelving", home, complain=subprocess.PIPE)
+    _, complaint = child.communicate()
+    if child.returncode:
+        said = complaint.decode(errors="replace").strip().splitlines()
+        raise DataError(f"{home.shelf}: not built: {said[-1] if said else f'ended with {child.returncode}'}")
 
 
 def build(home: Home) -> None:

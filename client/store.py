@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from client.behaviour import STRENGTH, check_said
 from shared.errors import DataError
 from shared.files import read_arrays, write_arrays
 from shared.history import KINDS, History
@@ -31,7 +32,6 @@ COLUMNS: Final[Mapping[str, type]] = {
     "time": np.float64,
     "held_out": np.bool_,
 }
-_STRENGTH: Final = ("not_interested", "view", "dwell", "rating", "purchase")  # a later one says more than an earlier
 _UNKNOWN_AGE: Final = -1
 
 
@@ -57,16 +57,11 @@ class Event:
     rating: float = math.nan
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"event: kind {self.kind!r}; choose one of {', '.join(KINDS)}")
         if self.item < 0:
             raise DataError(f"event: item {self.item}; items are counted from 0")
         if not math.isfinite(self.time):
             raise DataError(f"event: time {self.time}; expected unix seconds")
-        if not 0 <= self.dwell <= 1:
-            raise DataError(f"event: dwell {self.dwell}; must lie between 0 and 1")
-        if not (math.isnan(self.rating) or 0 <= self.rating <= 1):
-            raise DataError(f"event: rating {self.rating}; must lie between 0 and 1, or be NaN for none")
+        check_said(self.kind, self.dwell, self.rating)
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,7 @@ def load_store(path: Path, items: int) -> ClientStore:
 def _joined(history: History, at: int, event: Event) -> History:
     """The row of an item that is known already, after one more event."""
     before, turned_down = KINDS[history.kind[at]], event.kind == "not_interested"
-    kind = event.kind if turned_down else max(before, event.kind, key=_STRENGTH.index)
+    kind = event.kind if turned_down else max(before, event.kind, key=STRENGTH.index)
     row = {
         "kind": KINDS.index(kind),
         "count": history.count[at] + 1,

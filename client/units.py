@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from client.batch import words
 from shared.history import History
 from shared.privacy.plan import Unit
 
 BLOCKS: Final = 8  # samples per user under unit "interaction"; public, the same for everybody
+_BLOCK, _KEY = 2**40, 2**40 + 1  # streams of words apart from those of any local step
 
 
-def as_units(
-    unit: Unit, histories: Sequence[History], rngs: Sequence[np.random.Generator]
-) -> tuple[list[History], list[np.random.Generator]]:
-    """The samples of local training.
+def as_units(unit: Unit, histories: Sequence[History], keys: Sequence[int]) -> tuple[list[History], list[int]]:
+    """The samples of local training, and the word that is each one's chance.
 
     user: the histories as they are. interaction: every event is put into one of ``BLOCKS`` disjoint blocks by a draw
     of its own, and a block is a sample: context and targets both come from it. So an event touches exactly one
@@ -31,14 +31,15 @@ def as_units(
     Edge cases: an empty history gives empty samples, as many as any other.
     """
     if unit == "user":
-        return list(histories), list(rngs)
+        return list(histories), list(keys)
     out: list[History] = []
-    streams: list[np.random.Generator] = []
-    for history, rng in zip(histories, rngs, strict=True):
-        block = rng.integers(0, BLOCKS, len(history))
+    words_of: list[int] = []
+    for history, key in zip(histories, keys, strict=True):
+        own = np.array([key], np.uint64)
+        block = words(own, _BLOCK, np.arange(len(history))) % np.uint64(BLOCKS)
         out += [_rows(history, block == number) for number in range(BLOCKS)]
-        streams += rng.spawn(BLOCKS)
-    return out, streams
+        words_of += words(own, _KEY, np.arange(BLOCKS)).tolist()
+    return out, words_of
 
 
 def _rows(history: History, chosen: Any) -> History:  # noqa: ANN401 - any numpy index

@@ -34,6 +34,7 @@ from client.traces import database_files, found_in, probes
 from client.vault_account import Forgotten, Summary
 from client.vault_file import (
     PATIENCE,
+    BusyError,
     Head,
     WrongKeyError,
     add_events,
@@ -96,7 +97,8 @@ class Vault:
             How many were added.
 
         Raises:
-            DataError: the file is damaged, or another process has been writing for more than ten seconds.
+            BusyError: another process has been writing for more than ten seconds.
+            DataError: the file is damaged.
             OSError: the disk is full or refuses; the vault is as it was.
         """
         new = events_of(events)
@@ -285,7 +287,7 @@ class Vault:
         end = time.monotonic() + PATIENCE
         while self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             if time.monotonic() > end:
-                raise DataError(f"{self.path}: another process has been reading for more than {PATIENCE:g} s; stop it")
+                raise BusyError(f"{self.path}: another process has been reading for more than {PATIENCE:g} s; stop it")
             time.sleep(0.01)
 
     def tidied(self) -> Self:

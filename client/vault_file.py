@@ -39,6 +39,10 @@ class WrongKeyError(DataError):
     """A vault that another key opens."""
 
 
+class BusyError(DataError):
+    """A vault that another process has been at for too long; it may be free again soon."""
+
+
 @dataclass(frozen=True)
 class Head:
     """What is sealed under the vault key.
@@ -201,7 +205,8 @@ def in_words(path: Path) -> Iterator[None]:
 
     Raises:
         OSError: the disk refused.
-        DataError: another process is at it, or the file is damaged.
+        BusyError: another process is at it.
+        DataError: the file is damaged.
         RuntimeError: the vault was closed before.
     """
     try:
@@ -213,7 +218,7 @@ def in_words(path: Path) -> Iterator[None]:
         if code in _DISK:
             raise OSError(_DISK[code], str(error), str(path)) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise DataError(f"{path}: another process has been writing for more than {PATIENCE:g} s") from error
+            raise BusyError(f"{path}: another process has been writing for more than {PATIENCE:g} s") from error
         raise DataError(f"{path}: not a vault, or damaged ({error}); restore a backup") from error
     except UnicodeDecodeError as error:  # of SQLite's own message, which quotes what is damaged
         raise DataError(f"{path}: not a vault, or damaged; restore a backup") from error

@@ -20,6 +20,7 @@ import ssl
 import string
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -350,19 +351,26 @@ def show(deployment: Deployment, clients: int, rounds: int) -> int:
     say(f"{clients} devices run; waiting for {rounds} rounds")
     began = time.monotonic()
     now = wait_for_round(deployment, rounds, 120.0 + 60.0 * rounds)
-    say(f"round {now['round']} after {time.monotonic() - began:.0f} s; {now}")
+    say(f"round {now['round']} after {time.monotonic() - began:.0f} s. fedrecall-server status:")
+    say(told(deployment, "fedrecall-server", "status", deployment.house))
     wait_for("a model on device 0", lambda: ask_device(deployment, 0, "/v1/recommendations?k=5")["model_round"], 60)
     before = titles(deployment)
     say(f"device 0 is offered: {', '.join(before)}")
     bought = ask_device(deployment, 0, "/v1/recommendations?k=5")["offers"][0]
     ask_device(deployment, 0, "/v1/events", {"events": [{"item": bought["id"], "kind": "purchase"}]})
     say(f"after buying {bought['title']}, at once and without the network: {', '.join(titles(deployment))}")
-    say(f"its budget: {json.dumps(ask_device(deployment, 0, '/v1/budget'))}")
+    say("fedrecall-client budget, on device 0:")
+    say(told(deployment, "fedrecall-client", "budget", "--home", deployment.device(0)))
     for path in ("/", "/health", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/pull-messages"):
         say(f"a stranger asks the proxy for {path}: HTTP {through_proxy(deployment, path)}")
     code, said = audit(deployment, clients)
-    say(f"fedrecall-audit verify: exit {code}\n{said.strip()}")
+    say(f"fedrecall-audit verify: exit {code}\n{textwrap.indent(said.strip(), '    ')}")
     return code
+
+
+def told(deployment: Deployment, *words: str | Path) -> str:
+    """What a command prints for people, moved in."""
+    return textwrap.indent(command(deployment, *words).stdout.rstrip(), "    ")
 
 
 def titles(deployment: Deployment) -> list[str]:

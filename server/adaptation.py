@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.device import Device
 from shared.errors import ConfigError
 from shared.text_encoder import MAX_TOKENS, load_text_encoder, mean_pool
 
@@ -98,6 +99,8 @@ def contrastive_encoder(
     texts: Sequence[str],
     model: str,
     terms: ContrastiveTerms = ContrastiveTerms(),
+    *,
+    device: Device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Any, Any]:
     """Tokenizer and text model after it has learned to tell the catalogue's texts apart.
@@ -106,6 +109,7 @@ def contrastive_encoder(
         texts: of the catalogue; empty ones are left out.
         model: a folder or Hugging Face name, with attention projections called query and value.
         terms: see :class:`ContrastiveTerms`.
+        device: what computes, in float32.
         progress: called with (steps done, steps).
 
     Raises:
@@ -114,7 +118,7 @@ def contrastive_encoder(
     """
     import torch  # noqa: PLC0415 - heavy import
 
-    tokenizer, encoder = load_text_encoder(model)
+    tokenizer, encoder = load_text_encoder(model, device)
     texts = sorted({text for text in texts if text.strip()})
     steps = terms.epochs * (len(texts) // terms.batch)
     if not steps:
@@ -159,7 +163,7 @@ def _train(
     for step, rows in enumerate(order.reshape(steps, terms.batch), 1):
         tokens = tokenizer(
             [texts[row] for row in rows], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
+        ).to(adapted.device)
         loss = contrast(_read(adapted, tokens), _read(adapted, tokens), terms.temperature)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -174,7 +178,7 @@ def contrast(one: torch.Tensor, other: torch.Tensor, temperature: float) -> torc
     import torch  # noqa: PLC0415 - heavy import
 
     cosine = torch.nn.functional.normalize(one, dim=-1) @ torch.nn.functional.normalize(other, dim=-1).T
-    return torch.nn.functional.cross_entropy(cosine / temperature, torch.arange(len(one)))
+    return torch.nn.functional.cross_entropy(cosine / temperature, torch.arange(len(one), device=one.device))
 
 
 def _read(adapted: Any, tokens: Any) -> torch.Tensor:  # noqa: ANN401 - untyped library

@@ -18,7 +18,7 @@ from server.rows import intent_event, result_event
 from server.secure import Session, secure_exchange
 from shared.privacy.ledger import Receipt
 from shared.privacy.noise import TAIL, NoiseSource, discrete_gaussian
-from shared.privacy.participation import choose, eligible, toss
+from shared.privacy.participation import cohort_of, eligible, number_eligible, toss
 from shared.privacy.plan import Release
 from shared.proofs import sign_task, stamp
 from shared.protocol import (
@@ -58,8 +58,8 @@ def ask(job: Job, desk: Desk, state: State, task: Task) -> tuple[State, Answers]
 
 def can_answer(job: Job, state: State, kind: Release) -> bool:
     """Whether enough clients have a participation left; asking fewer would charge them for nothing."""
-    left = eligible(job.clients, used_by(state, kind), job.plan.mechanism(kind).participations)
-    return bool(left) and min(len(left), job.cohort_size) >= job.plan.smallest_cohort
+    left = number_eligible(job.nodes, used_by(state, kind), job.plan.mechanism(kind).participations)
+    return left > 0 and min(left, job.cohort_size) >= job.plan.smallest_cohort
 
 
 def asked(job: Job, desk: Desk, state: State, task: Task, record: RecordDict, cohort: Sequence[str]) -> Answers:
@@ -87,12 +87,11 @@ def asked(job: Job, desk: Desk, state: State, task: Task, record: RecordDict, co
 
 
 def _cohort(job: Job, desk: Desk, state: State, kind: Release, round_: int, noise: NoiseSource | None) -> list[str]:
-    used = used_by(state, kind)
-    candidates = eligible(job.clients, used, job.plan.mechanism(kind).participations)
+    used, limit = used_by(state, kind), job.plan.mechanism(kind).participations
     if job.plan.sampling is not None and noise is not None:
         # The amplified claim rests on these coins, so they come from where the noise comes from.
-        return toss(candidates, job.plan.sampling, noise.words)
-    return choose(candidates, used, job.cohort_size, desk.rng(round_, kind))
+        return toss(eligible(job.clients, used, limit), job.plan.sampling, noise.words)
+    return cohort_of(job.clients, used, limit, job.cohort_size, desk.rng(round_, kind))
 
 
 def _receipt_of(state: State, round_: int, client: str, answer: RecordDict) -> Receipt:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
@@ -38,6 +38,7 @@ Vectors = Literal["float32", "int8"]
 _FORMAT: Final = "fedrecall-basis-1"
 # A row shorter than this before scaling holds rounding errors and nothing else.
 NOTHING: Final = 1e-6
+AT_ONCE: Final = 65_536  # rows
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,12 @@ def hot_rows(names: Sequence[str], of_items: Sequence[Sequence[str]]) -> Wide:
 
 def compact_rows(axes: Sequence[Axes], groups: Sequence[Floats]) -> Floats:
     """(n, width) rows along fitted directions of each group, unit length; one column of 0 where there are none."""
-    pairs = zip(axes, groups, strict=True)
-    parts = [along(one, rows) / one.length for one, rows in pairs if one.directions.shape[1]]
-    return unit_rows(np.concatenate(parts, axis=1)) if parts else np.zeros((len(groups[0]), 1), np.float32)
+    pairs = [(one, rows) for one, rows in zip(axes, groups, strict=True) if one.directions.shape[1]]
+    out = np.zeros((len(groups[0]), sum(one.directions.shape[1] for one, _ in pairs) or 1), np.float32)
+    for part in parts_of(len(out) if pairs else 0):
+        sides = [along(one, rows[part]) / one.length for one, rows in pairs]
+        out[part] = unit_rows(np.concatenate(sides, axis=1))
+    return out
 
 
 def along(axes: Axes, rows: Floats) -> Wide:
@@ -220,11 +224,18 @@ def rounded(groups: dict[str, Floats]) -> dict[str, Floats]:
 
 def unit_rows(rows: NDArray[np.floating]) -> Floats:
     """(n, d) rows scaled to length 1; rows without content become all zero."""
-    wide = np.asarray(rows, np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    scaled = np.zeros_like(wide)
-    np.divide(wide, lengths, out=scaled, where=lengths > NOTHING)
-    return scaled.astype(np.float32)
+    out = np.zeros(rows.shape, np.float32)
+    for part in parts_of(len(rows)):
+        wide = np.asarray(rows[part], np.float64)
+        lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+        np.divide(wide, lengths, out=wide, where=lengths > NOTHING)
+        out[part] = np.where(lengths > NOTHING, wide, 0.0)
+    return out
+
+
+def parts_of(rows: int) -> Iterator[slice]:
+    """Slices that cover so many rows: what is worked out in float64 on the way is as large as one of them."""
+    return (slice(start, start + AT_ONCE) for start in range(0, rows, AT_ONCE))
 
 
 def save_basis(basis: Basis, path: Path) -> None:

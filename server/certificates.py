@@ -26,6 +26,17 @@ from shared.files import write_atomically
 AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 398
 _SKEW: Final = timedelta(hours=1)  # a device's clock may be behind
+_USES: Final = (
+    "digital_signature",
+    "key_cert_sign",
+    "crl_sign",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "encipher_only",
+    "decipher_only",
+)
 
 
 def make_authority(house: House, now: datetime) -> None:
@@ -36,7 +47,7 @@ def make_authority(house: House, now: datetime) -> None:
     """
     house.certificate_key.unlink(missing_ok=True)
     key, name = generate_private_key(SECP256R1()), _name("fedrecall authority")
-    usage = _usage(signs_certificates=True)
+    usage = _usage("key_cert_sign", "crl_sign")
     certificate = (
         _draft(name, name, key, now, now + timedelta(days=AUTHORITY_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -77,7 +88,7 @@ def issue(house: House, address: str, now: datetime) -> datetime:
     certificate = (
         draft.add_extension(x509.SubjectAlternativeName(_names(address)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(_usage("digital_signature"), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
@@ -128,18 +139,9 @@ def _general(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _usage(*uses: str) -> x509.KeyUsage:
+    """For these uses and no other."""
+    return x509.KeyUsage(**{use: use in uses for use in _USES})
 
 
 def _pem(key: EllipticCurvePrivateKey) -> bytes:

@@ -108,7 +108,7 @@ def save_state(state: State, path: Path) -> None:
         "step": state.optimizer.step,
         "policy": policy_to_dict(state.policy),
         "controller": memory_to_dict(state.controller),
-        "used": state.used,
+        "used": _used_to_list(state.used),
         "failures": state.failures,
         "updates": state.updates,
         "ledgers": state.ledgers,
@@ -149,7 +149,7 @@ def load_state(path: Path) -> State:
             prior=arrays["prior"],
             policy=policy_from_dict(public["policy"]),
             controller=memory_from_dict(public["controller"]),
-            used=public["used"],
+            used=_used_from(public["used"]),
             failures=public["failures"],
             updates=public["updates"],
             ledgers=public["ledgers"],
@@ -174,10 +174,10 @@ def load_state(path: Path) -> State:
 
 def charge(state: State, clients: list[str], release: Release) -> State:
     """The state after ``clients`` were asked for one release of a kind: the server charges when it asks."""
-    used = {client: dict(kinds) for client, kinds in state.used.items()}
+    used = dict(state.used)
     for client in clients:
-        kinds = used.setdefault(client, {})
-        kinds[release] = kinds.get(release, 0) + 1
+        kinds = used.get(client, {})
+        used[client] = {**kinds, release: kinds.get(release, 0) + 1}
     return replace(state, used=used, exchanges={**state.exchanges, release: state.exchanges.get(release, 0) + 1})
 
 
@@ -194,6 +194,21 @@ def claims_so_far(plan: PrivacyPlan, state: State) -> tuple[Claims, dict[Release
 def used_by(state: State, release: Release) -> dict[str, int]:
     """Participations charged so far for one kind of release, by client; who was never asked is not in it."""
     return {client: kinds.get(release, 0) for client, kinds in state.used.items()}
+
+
+def _used_to_list(used: Used) -> list[dict[str, Any]]:
+    """Clients that were asked for the same, as one entry: there are few sorts of them, however many clients."""
+    sorts: dict[tuple[tuple[Release, int], ...], list[str]] = {}
+    for client, kinds in used.items():
+        sorts.setdefault(tuple(sorted(kinds.items())), []).append(client)
+    return [{"asked": dict(kinds), "clients": sorted(clients)} for kinds, clients in sorted(sorts.items())]
+
+
+def _used_from(raw: list[dict[str, Any]] | Used) -> Used:
+    """Inverse of :func:`_used_to_list`; older checkpoints have an entry for each client."""
+    if isinstance(raw, dict):
+        return raw
+    return {client: dict(sort["asked"]) for sort in raw for client in sort["clients"]}
 
 
 def _activity(raw: list[int]) -> tuple[int, int]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from server.catalogue_cli import catalogue_app
 from server.enroll_cli import enroll_app
 from server.operator_cli import AsJson, Source, TokenFile, ask_api, certificates_app, operator_app
-from shared.errors import FedrecallError
-from shared.terminal import PlainCommand
+from shared.printable import rounded_up
+from shared.terminal import OK, PlainCommand, run_commands
 
-OK, NOT_READY, USAGE, INTERRUPTED = 0, 1, 2, 130
+if TYPE_CHECKING:
+    from server.house import House
+
+NOT_READY: Final = 1
 
 app: Final = typer.Typer(
     name="fedrecall-server",
@@ -84,7 +86,7 @@ def plan_command(
 
         house = house_at(folder)
         check_promised(house)
-        says = json.loads(house.plan.read_bytes())["says"]
+        says = _says(house)
     else:
         says = _promise(folder)
     if as_json:
@@ -192,27 +194,8 @@ app.add_typer(certificates_app, name="certificates")
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and an exit code."""
-    try:
-        # Outside standalone mode an exit code comes back as the result, and Ctrl-C as 130.
-        code = app(standalone_mode=False) or OK
-    except FedrecallError as error:
-        typer.echo(f"fedrecall-server: {error}", err=True)
-        code = USAGE
-    except OSError as error:
-        typer.echo(f"fedrecall-server: {error.filename or 'the disk'}: {error.strerror or error}", err=True)
-        code = USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("fedrecall-server: interrupted", err=True)
-        code = INTERRUPTED
-    except Exception as error:
-        # Typer's own usage errors (an unknown option, a missing argument) know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        code = USAGE
-    sys.exit(code)
+    """Entry point."""
+    run_commands(app)
 
 
 def _promise(folder: Path) -> list[str]:
@@ -222,7 +205,17 @@ def _promise(folder: Path) -> list[str]:
 
     house = house_at(folder)
     catalogue = catalogue_of_stock(house) if (house.catalogue / "current.json").exists() else None
-    return write_promise(house, house.config(), catalogue)
+    write_promise(house, house.config(), catalogue)
+    return _says(house)
+
+
+def _says(house: House) -> list[str]:
+    """What ``plan.json`` claims, and whom and what the figures rest on."""
+    from shared.privacy.accounting import ACCOUNTANT  # noqa: PLC0415 - heavy
+
+    raw = json.loads(house.plan.read_bytes())
+    trust, private = raw["plan"]["trust"], raw["plan"]["epsilon"] is not None
+    return [*raw["says"], *([f"Trust {trust}; accountant: {ACCOUNTANT}."] if private else [])]
 
 
 def _print_promise(folder: Path, says: list[str]) -> None:
@@ -238,8 +231,7 @@ def _order(source: Path, token_file: Path | None, order: dict[str, Any], *, as_j
 
 def _told(said: dict[str, Any]) -> list[str]:
     """A status as lines for a terminal."""
-    policy, clients, spent = said["policy"], said["clients"], said["epsilon"] or {}
-    claims = ", ".join(f"{name} {value:.2f}" for name, value in spent.items() if isinstance(value, float))
+    policy, clients = said["policy"], said["clients"]
     going = "paused once the round that runs is closed" if said["paused"] else "rounds go on"
     state = "; ".join(why for why in (said["stopped"], said["waiting"]) if why) or going
     frozen = ", frozen" if policy["frozen"] else ""
@@ -251,12 +243,25 @@ def _told(said: dict[str, Any]) -> list[str]:
     people = f"{clients['enrolled']} enrolled, {online} online, {clients['revoked']} revoked"
     return [
         f"run {run}, round {round_}: {state}",
-        f"epsilon spent, at the plan's delta, by whom it holds against: {claims or 'nothing yet'}",
+        *_spent(said["epsilon"] or {}, said["claim"]),
         f"last cohort: {cohort or 'none yet'}, {said['seconds'] or 0:.1f} s",
         f"policy version {policy['version'] or 'none yet'}{frozen}{proposal}",
         f"clients: {people}; {said['invitations']} invitations open",
         f"processes: {processes}; restarts {sum(said['restarts'].values())}",
         f"certificate: {said['certificate_days']:.0f} days left",
+    ]
+
+
+def _spent(spent: dict[str, Any], claim: dict[str, Any] | None) -> list[str]:
+    """What was spent so far, and what an epsilon means nothing without."""
+    if claim is None:
+        return ["privacy spent: nothing yet"]
+    against = [f"epsilon {rounded_up(most)} against {who}" for who, most in spent.items() if isinstance(most, float)]
+    terms = f"unit {claim['unit']}, adjacency {claim['adjacency']}, trust {claim['trust']}, delta {claim['delta']:g}"
+    return [
+        f"privacy spent by the client asked most often: {', '.join(against) or 'no epsilon'}",
+        f"    {terms}; accountant: {claim['accountant']}",
+        f"    covers: {claim['covers']}",
     ]
 
 

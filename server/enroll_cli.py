@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -54,12 +54,7 @@ def approve_command(
     """Let a device in: its request must have been made from an open invitation. Role approve."""
     from shared.enrolment import read_request  # noqa: PLC0415 - heavy
 
-    said = ask_api(source, token_file, "POST", "/v1/clients", asdict(read_request(request)))
-    if as_json:
-        typer.echo(json.dumps(said))
-        return
-    later = "" if said["settled"] else "; the SuperLink does not answer and will hear of it when it does"
-    typer.echo(f"Client {said['client']} is in{later}.")
+    _tell(ask_api(source, token_file, "POST", "/v1/clients", asdict(read_request(request))), "in", as_json=as_json)
 
 
 @enroll_app.command("revoke", cls=PlainCommand)
@@ -70,12 +65,7 @@ def revoke_command(
     as_json: AsJson = False,
 ) -> None:
     """Shut a client out, for good. Role run."""
-    said = ask_api(source, token_file, "POST", f"/v1/clients/{_name(client)}/revoke", {})
-    if as_json:
-        typer.echo(json.dumps(said))
-        return
-    later = "" if said["settled"] else "; the SuperLink does not answer and will hear of it when it does"
-    typer.echo(f"Client {said['client']} is out{later}.")
+    _tell(ask_api(source, token_file, "POST", f"/v1/clients/{_name(client)}/revoke", {}), "out", as_json=as_json)
 
 
 @enroll_app.command("withdraw", cls=PlainCommand)
@@ -118,6 +108,12 @@ def keys_command(
     lines += [f"{json.dumps(name)} = {json.dumps(key)}" for name, key in sorted(said["clients"].items())]
     write_atomically(out, ("\n".join(lines) + "\n").encode())
     typer.echo(f"{out}: the server's key and those of {len(said['clients'])} clients.")
+
+
+def _tell(said: dict[str, Any], where: str, *, as_json: bool) -> None:
+    """That a client is in, or out."""
+    later = "" if said["settled"] else "; the SuperLink does not answer and will hear of it when it does"
+    typer.echo(json.dumps(said) if as_json else f"Client {said['client']} is {where}{later}.")
 
 
 def _name(text: str) -> str:

@@ -7,12 +7,13 @@ not grow with the cohort; the sum is over integers, so that its value does not d
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
@@ -102,7 +103,7 @@ def exchange(
     def those(what: str) -> tuple[str, ...]:
         return tuple(client for client in tasks if fate.get(client, "failed") == what)
 
-    survivors, down = those("answered"), sum(map(payload, tasks.values()))
+    survivors, down = those("answered"), payloads(tasks)
     why = "" if len(survivors) >= smallest else f"{len(survivors)} answered, at least {smallest} must"
     return Answers(total, survivors, those("declined"), those("failed"), up, down, not why, receipts, why)
 
@@ -134,9 +135,16 @@ def replies(post: Post, records: Mapping[str, RecordDict], message_type: str) ->
             time.sleep(PAUSE)
 
 
+def payloads(records: Mapping[str, RecordDict]) -> int:
+    """Bytes of arrays and raw parts in messages; many of them may be one record, which is looked at once."""
+    distinct = {id(record): record for record in records.values()}
+    times = Counter(map(id, records.values()))
+    return sum(times[number] * payload(record) for number, record in distinct.items())
+
+
 def payload(record: RecordDict) -> int:
     """Bytes of arrays and raw parts in a message."""
-    arrays = sum(arrays.count_bytes() for arrays in record.array_records.values())
+    arrays = sum(part.count_bytes() for part in record.values() if isinstance(part, ArrayRecord))
     raw = (part.get("raw") for part in record.values() if isinstance(part, ConfigRecord))
     return arrays + sum(len(value) for value in raw if isinstance(value, bytes))
 
@@ -159,6 +167,6 @@ def _read(
         receipt = receipt_of(reply.content)
     except ProtocolError:
         return "failed", None, None
-    if np.abs(vector.astype(np.int64)).max(initial=0) > largest:
+    if max(int(vector.max(initial=0)), -int(vector.min(initial=0))) > largest:
         return "failed", None, None
     return "answered", vector, receipt

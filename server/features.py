@@ -18,8 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal, Required, TypedDict, Unpack
 
@@ -39,23 +41,28 @@ from server.basis import (
     category_rows,
     compact_rows,
     hot_rows,
+    parts_of,
     rounded,
     unit_rows,
     word_counter,
 )
 from shared.catalogue import Catalogue
+from shared.device import Device
 from shared.errors import DataError
-from shared.files import read_arrays, write_arrays
+from shared.kept import Arrays, code_of, kept, key_of
 from shared.text_encoder import MAX_TOKENS, NO_MODEL, encoder_identity, load_text_encoder, mean_pool
 
 EXACT_WORDS: Final = 4096
 LEXICAL_SIZE: Final = 512
 COMPACT_SIZE: Final = 16
+LARGEST_KEPT: Final = 1 << 28  # bytes of a catalogue's vectors
 ROOM: Final = 64  # columns for words that come with later items
 BATCH: Final = 64
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16", "float16"]
 _FORMAT: Final = "fedrecall-text-vectors-1"
+_GROUPS: Final = {"text", "lexical", "category", "compact"}
+_CODE: Final = ("server.adaptation", "server.basis", "shared.recall.quantised", "shared.text_encoder")
 
 
 class Reading(TypedDict, total=False):
@@ -68,7 +75,10 @@ class Reading(TypedDict, total=False):
         adaptation: what is done to the text group; see ``server/adaptation.py``. "contrastive" needs a transformer.
         vectors: "int8" rounds all groups to what bytes can hold, so that the catalogue's file, what devices load and
             what they score are a quarter as large, and everybody computes with the same numbers.
-        cache: folder in which text vectors are kept by hash of texts and model; None keeps nothing.
+        device: what the text encoder computes on; see ``shared/device.py``. A GPU reads texts in half precision, and
+            vectors that are in the cache already are taken whatever they were computed on.
+        cache: folder in which text vectors are kept by hash of texts and model, and a catalogue's vectors by hash of
+            all that they are made from (``shared/kept.py``); None keeps nothing.
         progress: called with (items done, items) after each batch; with "contrastive" every item counts twice, once
             while the model learns and once while it is read.
     """
@@ -76,6 +86,7 @@ class Reading(TypedDict, total=False):
     model: Required[str]
     adaptation: Adaptation
     vectors: Vectors
+    device: Device
     cache: Path | None
     progress: Progress | None
 
@@ -100,7 +111,16 @@ def build_catalogue(
         FetchError: the model cannot be loaded.
         DataError: the arguments do not fit together.
     """
-    return _built(ids, titles, texts, categories, 0, reading)[0]
+    cache = reading.get("cache")
+    if cache is None:
+        return _built(ids, titles, texts, categories, 0, reading)[0]
+    groups = kept(
+        cache / "catalogues" / f"{_key(texts, categories, reading)}.npz",
+        lambda: dict(_built(ids, titles, texts, categories, 0, reading)[0].groups),
+        lambda found: set(found) == _GROUPS and all(rows.shape[:1] == (len(ids),) for rows in found.values()),
+        largest=LARGEST_KEPT,
+    )
+    return _catalogue(ids, titles, texts, categories, groups)
 
 
 def build_with_basis(
@@ -133,12 +153,11 @@ def _built(
             f'model.adaptation "contrastive" needs a text encoder to adapt; model.text_encoder is "{NO_MODEL}"'
         )
     lexical, words = lexical_vectors(texts, room)
-    cache, tell = reading.get("cache"), reading.get("progress")
     if model == NO_MODEL:
         identity, read = NO_MODEL, lexical.copy()
     else:
         identity = encoder_identity(model)
-        read = _cached_text_vectors(texts, model, contrastive=adaptation == "contrastive", cache=cache, tell=tell)
+        read = _text_group(texts, identity, reading)
     white = whitening(read) if adaptation == "whiten" else None
     category, columns = category_vectors(categories)
     # The compact directions are whitened on their own: they start from the vectors as they were read.
@@ -146,43 +165,65 @@ def _built(
     text = unit_rows(whiten(read, white)) if adaptation == "whiten" else read
     groups = {"text": text, "lexical": lexical, "category": category, "compact": compact}
     kind = reading.get("vectors", "float32")
-    catalogue = Catalogue(
-        ids=tuple(ids),
-        titles=tuple(titles),
-        texts=tuple(texts),
-        categories=tuple(tuple(names) for names in categories),
-        groups=rounded(groups) if kind == "int8" else groups,
-    )
+    catalogue = _catalogue(ids, titles, texts, categories, rounded(groups) if kind == "int8" else groups)
     return catalogue, Basis(identity, white, words, axes, columns, kind)
 
 
-def adapted_encoder(texts: Sequence[str], model: str, folder: Path, tell: Progress | None = None) -> None:
+def _catalogue(
+    ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+    categories: Sequence[Sequence[str]],
+    groups: Mapping[str, Floats],
+) -> Catalogue:
+    return Catalogue(tuple(ids), tuple(titles), tuple(texts), tuple(tuple(names) for names in categories), groups)
+
+
+def _key(texts: Sequence[str], categories: Sequence[Sequence[str]], reading: Reading) -> str:
+    """Of everything that :func:`build_catalogue` makes vectors from."""
+    model, adaptation = reading["model"], reading.get("adaptation", "none")
+    identity = NO_MODEL if model == NO_MODEL else encoder_identity(model)
+    how = [identity, adaptation, reading.get("vectors", "float32"), metadata.version("scikit-learn")]
+    words = (json.dumps([text, list(names)]).encode() for text, names in zip(texts, categories, strict=True))
+    return key_of(chain(code_of(__name__, *_CODE), [json.dumps(how).encode()], words))
+
+
+def adapted_encoder(
+    texts: Sequence[str], model: str, folder: Path, *, device: Device = "cpu", tell: Progress | None = None
+) -> None:
     """Keep the text encoder that "contrastive" would read these texts with, as a folder that transformers load.
 
     Args:
         texts: that it adapts to.
         model: a folder or Hugging Face name.
         folder: where it goes.
+        device: what computes.
         tell: called with (steps done, steps).
 
     Raises:
         FetchError: the model cannot be loaded.
         ConfigError: it cannot be adapted.
     """
-    tokenizer, encoder = contrastive_encoder(texts, model, progress=tell)
+    tokenizer, encoder = contrastive_encoder(texts, model, device=device, progress=tell)
     tokenizer.save_pretrained(folder)
     encoder.save_pretrained(folder)
 
 
 def text_vectors(
-    texts: Sequence[str], model: str, *, batch: int = BATCH, progress: Progress | None = None
+    texts: Sequence[str],
+    model: str,
+    *,
+    device: Device = "cpu",
+    batch: int = BATCH,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """(n, d) mean-pooled, unit-length sentence vectors; texts beyond ``MAX_TOKENS`` tokens are cut.
 
     Raises:
         FetchError: the model cannot be loaded.
+        ConfigError: no such device here.
     """
-    return read_texts(texts, *load_text_encoder(model), batch=batch, progress=progress)
+    return read_texts(texts, *load_text_encoder(model, device), batch=batch, progress=progress)
 
 
 def read_texts(
@@ -191,15 +232,18 @@ def read_texts(
     encoder: Any,  # noqa: ANN401 - as above
     *,
     batch: int = BATCH,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """As :func:`text_vectors`, by a model that is loaded already.
 
-    ``precision`` is that of matrix products inside the model; sums over tokens stay float32.
+    ``precision`` is that of matrix products inside the model, None = float16 on a GPU and float32 elsewhere; sums over
+    tokens stay float32.
     """
     import torch  # noqa: PLC0415 - heavy import
 
+    kind = encoder.device.type
+    precision = precision or ("float16" if kind == "cuda" else "float32")
     # Equal lengths together: less padding. An empty text stays an all-zero row.
     order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
     out = np.zeros((len(texts), encoder.config.hidden_size), np.float32)
@@ -207,11 +251,11 @@ def read_texts(
         rows = order[start : start + batch]
         tokens = tokenizer(
             [texts[i] for i in rows], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        mixed = torch.autocast("cpu", getattr(torch, precision), enabled=precision != "float32")
+        ).to(encoder.device)
+        mixed = torch.autocast(kind, getattr(torch, precision), enabled=precision != "float32")
         with torch.no_grad(), mixed:
             hidden = encoder(**tokens).last_hidden_state
-        out[rows] = mean_pool(hidden.float(), tokens["attention_mask"]).numpy()
+        out[rows] = mean_pool(hidden.float(), tokens["attention_mask"]).cpu().numpy()
         if progress is not None:
             progress(min(start + batch, len(order)), len(order))
     return unit_rows(out)
@@ -239,12 +283,14 @@ def lexical_vectors(texts: Sequence[str], room: int = 0) -> tuple[Floats, Words]
         return np.zeros((len(texts), 1 + room), np.float32), words
     words = replace(words, vocabulary=tuple(counter.get_feature_names_out().tolist()), idf=counter.idf_)
     if weights.shape[1] <= EXACT_WORDS:
-        rows = weights.toarray()
-    else:
-        reduction = TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0)
-        rows = reduction.fit_transform(weights)
-        length = float(np.linalg.norm(rows, axis=1).mean())
-        words = replace(words, axes=reduction.components_.astype(np.float32), length=length)
+        out = np.zeros((len(texts), weights.shape[1] + room), np.float32)
+        for part in parts_of(len(texts)):
+            out[part, : weights.shape[1]] = unit_rows(weights[part].toarray())
+        return out, words
+    reduction = TruncatedSVD(min(LEXICAL_SIZE, len(texts)), random_state=0)
+    rows = reduction.fit_transform(weights)
+    length = float(np.linalg.norm(rows, axis=1).mean())
+    words = replace(words, axes=reduction.components_.astype(np.float32), length=length)
     return np.pad(unit_rows(rows), ((0, 0), (0, room))), words
 
 
@@ -261,12 +307,20 @@ def compact_vectors(text: Floats, lexical: Floats) -> tuple[Floats, tuple[Axes, 
 
 def _axes(rows: Floats) -> Axes:
     mean = np.asarray(np.mean(rows, axis=0, dtype=np.float64))
-    wide = np.asarray(rows, np.float64) - mean
-    values, directions = np.linalg.eigh(wide.T @ wide)
+    moment = np.zeros((rows.shape[1], rows.shape[1]))
+    for part in parts_of(len(rows)):
+        wide = np.asarray(rows[part], np.float64) - mean
+        moment += wide.T @ wide
+    values, directions = np.linalg.eigh(moment)
     kept = np.argsort(-values)[: min(COMPACT_SIZE, len(values))]
     kept = kept[values[kept] > NOTHING]
     axes = Axes(mean, directions[:, kept], np.sqrt(np.sqrt(values[kept])), 1.0)
-    return replace(axes, length=float(np.linalg.norm(along(axes, rows), axis=1).mean())) if len(kept) else axes
+    return replace(axes, length=_mean_length(axes, rows)) if len(kept) else axes
+
+
+def _mean_length(axes: Axes, rows: Floats) -> float:
+    lengths = [np.linalg.norm(along(axes, rows[part]), axis=1) for part in parts_of(len(rows))]
+    return float(np.concatenate(lengths).mean())
 
 
 def category_vectors(categories: Sequence[Sequence[str]]) -> tuple[Floats, Categories]:
@@ -277,34 +331,34 @@ def category_vectors(categories: Sequence[Sequence[str]]) -> tuple[Floats, Categ
     return category_rows(columns, categories), columns
 
 
-def _cached_text_vectors(
-    texts: Sequence[str], model: str, *, contrastive: bool, cache: Path | None, tell: Progress | None
-) -> NDArray[np.float32]:
+def _text_group(texts: Sequence[str], identity: str, reading: Reading) -> NDArray[np.float32]:
+    """As the encoder reads the texts; from the cache if it read them before."""
+    cache, contrastive = reading.get("cache"), reading.get("adaptation") == "contrastive"
     if cache is None:
-        return _fresh_text_vectors(texts, model, contrastive=contrastive, tell=tell)
+        return _read_anew(texts, reading)
     terms = [list(astuple(ContrastiveTerms()))] if contrastive else []
-    words = json.dumps([_FORMAT, MAX_TOKENS, encoder_identity(model), list(texts), *terms]).encode()
+    words = json.dumps([_FORMAT, MAX_TOKENS, identity, list(texts), *terms]).encode()
     path = cache / "vectors" / f"{hashlib.sha256(words).hexdigest()}.npz"
-    try:
-        kept = read_arrays(path)["text"]
-        if kept.dtype == np.float32 and kept.ndim == 2 and len(kept) == len(texts):
-            return kept.astype(np.float32, copy=False)
-    except (DataError, KeyError):
-        pass  # not there, or cut short by a full disk: made again and overwritten
-    vectors = _fresh_text_vectors(texts, model, contrastive=contrastive, tell=tell)
-    write_arrays(path, {"text": vectors})
-    return vectors
+
+    def fits(found: Arrays) -> bool:
+        return (
+            set(found) == {"text"} and found["text"].dtype == np.float32 and found["text"].shape[:-1] == (len(texts),)
+        )
+
+    return kept(path, lambda: {"text": _read_anew(texts, reading)}, fits)["text"]
 
 
-def _fresh_text_vectors(
-    texts: Sequence[str], model: str, *, contrastive: bool, tell: Progress | None
-) -> NDArray[np.float32]:
-    if not contrastive:
-        return text_vectors(texts, model, progress=tell)
-    if tell is None:
-        return read_texts(texts, *contrastive_encoder(texts, model))
+def _read_anew(texts: Sequence[str], reading: Reading) -> NDArray[np.float32]:
+    model, device = reading["model"], reading.get("device", "cpu")
+    tell = reading.get("progress") or _silent
+    if reading.get("adaptation") != "contrastive":
+        return text_vectors(texts, model, device=device, progress=tell)
     count = sum(1 for text in texts if text.strip())
     tokenizer, encoder = contrastive_encoder(
-        texts, model, progress=lambda step, steps: tell(count * step // steps, 2 * count)
+        texts, model, device=device, progress=lambda step, steps: tell(count * step // steps, 2 * count)
     )
     return read_texts(texts, tokenizer, encoder, progress=lambda done, _all: tell(count + done, 2 * count))
+
+
+def _silent(_done: int, _all: int) -> None:
+    """Nobody waits."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from shared.config import Config, Section, read_toml, validate
 from shared.errors import ConfigError
+from shared.owner import check_own
 
 CONFIG: Final = "fedrecall.toml"
 OWNER_ONLY: Final = 0o600  # mode of every file that holds a secret
@@ -197,7 +197,5 @@ def house_at(folder: Path) -> House:
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder}: no server here ({CONFIG} is missing); make one: fedrecall-server init {folder}")
-    owner = folder.stat().st_uid
-    if owner != os.geteuid():
-        raise ConfigError(f"{folder}: belongs to account {owner}; run this as that account: sudo -u '#{owner}' ...")
+    check_own(folder)
     return House(folder.resolve())

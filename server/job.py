@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
@@ -70,9 +70,10 @@ class Job:
         return len(self.ids)
 
     @property
-    def clients(self) -> tuple[str, ...]:
-        """All clients, in their own order."""
-        return tuple(self.nodes)
+    def clients(self) -> Sequence[str]:
+        """All clients, in their own order; of mappings whose names can be had by their places, nothing is listed."""
+        names = self.nodes.keys()
+        return names if isinstance(names, Sequence) else tuple(names)
 
     @property
     def cohort_size(self) -> int:
@@ -223,6 +224,7 @@ def target_of(config: Config, population: int, users: int, dimension: int, kind:
         users=users,
         sampling=cohort / population if poisson else None,
         trending_participations=math.ceil(refreshed * share - 1e-9),
+        cohort=0 if poisson else cohort,
     )
     measurements = privacy.measurement_share
     if measurements == "plan":

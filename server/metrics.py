@@ -22,9 +22,13 @@ from server.certificates import expiry
 from server.checkpoint import State, load_state
 from server.enrolling import read_clients, read_invitations, standing_of
 from server.house import House
+from server.resuming import CHECKPOINT, SERVER_LEDGER
+from server.summary import claim_of
+from shared.privacy.calibration import plan_from_dict
+from shared.privacy.ledger import read_ledger
+from shared.privacy.plan import PrivacyPlan
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-CHECKPOINT: Final = "checkpoint.safetensors"
 ROWS: Final = "rounds.jsonl"
 _TAIL: Final = 1 << 20  # bytes; a row is a few kB
 Row = dict[str, Any]
@@ -57,6 +61,7 @@ class Facts:
         vitals: of its processes.
         round: last round closed; None before the first checkpoint.
         stopped: why the run has ended; None = it goes on.
+        plan: of the run, as its ledger says; None before the first checkpoint.
         last: the last row of ``rounds.jsonl``; empty before the first round.
         policy, frozen, proposal: version in force, whether it is frozen, the proposal that waits.
         paused: whether an operator paused it.
@@ -69,6 +74,7 @@ class Facts:
     vitals: Vitals
     round: int | None
     stopped: str | None
+    plan: PrivacyPlan | None
     last: Row
     policy: int | None
     frozen: bool
@@ -89,6 +95,7 @@ class Facts:
             "waiting": self.vitals.waiting,
             "paused": self.paused,
             "epsilon": self.last.get("epsilon"),
+            "claim": None if self.plan is None else claim_of(self.plan),
             "cohort": self.last.get("cohort"),
             "seconds": self.last.get("seconds"),
             "policy": {"version": self.policy, "frozen": self.frozen, "proposal": self.proposal},
@@ -112,7 +119,7 @@ def facts_of(house: House, vitals: Vitals, refused: int, now: datetime) -> Facts
     Raises:
         FedrecallError: a file of the house is broken.
     """
-    state, last = _run(house.runs / vitals.run if vitals.run else None)
+    state, plan, last = _run(house.runs / vitals.run if vitals.run else None)
     clients = read_clients(house)
     standings = [standing_of(invitation, clients, now) for invitation in read_invitations(house)]
     pending = None if state is None else state.pending
@@ -120,6 +127,7 @@ def facts_of(house: House, vitals: Vitals, refused: int, now: datetime) -> Facts
         vitals=vitals,
         round=None if state is None else max(0, state.round),
         stopped=None if state is None else state.stopped,
+        plan=plan,
         last=last,
         policy=None if state is None else state.policy.version,
         frozen=state is not None and state.policy.frozen,
@@ -176,15 +184,25 @@ def _metrics(facts: Facts) -> Iterator[Metric]:
             yield GaugeMetricFamily(name, meaning, value=value)
     yield CounterMetricFamily("fedrecall_operator_refused", "Requests without a good token.", value=facts.refused)
     yield _labelled("fedrecall_cohort", "Clients of the last round, by outcome.", "outcome", facts.last.get("cohort"))
-    epsilon = {name: value for name, value in (facts.last.get("epsilon") or {}).items() if name != "by_kind"}
-    meaning = "Epsilon spent so far by the client asked most often, at the plan's delta, by party it holds against."
-    yield _labelled("fedrecall_epsilon", meaning, "against", epsilon)
+    if facts.plan is not None:
+        yield _epsilon(facts.plan, facts.last.get("epsilon") or {})
     alive = {name: int(value) for name, value in vitals.alive.items()}
     yield _labelled("fedrecall_alive", "1 while the process answers.", "process", alive)
     restarts = CounterMetricFamily("fedrecall_restarts", "Times a process was started again.", labels=["process"])
     for name, count in sorted(vitals.restarts.items()):
         restarts.add_metric([name], count)
     yield restarts
+
+
+def _epsilon(plan: PrivacyPlan, spent: Row) -> Metric:
+    """One sample a party; whatever an epsilon means nothing without is a label of it."""
+    terms = {name: str(value) for name, value in claim_of(plan).items()}
+    meaning = f"Spent so far by the client asked most often, by party it holds against. Covers: {terms.pop('covers')}"
+    family = GaugeMetricFamily("fedrecall_epsilon", meaning, labels=["against", *terms])
+    for party, value in sorted(spent.items()):
+        if isinstance(value, float):
+            family.add_metric([party, *terms.values()], value)
+    return family
 
 
 def _labelled(name: str, meaning: str, label: str, values: Mapping[str, float | None] | None) -> Metric:
@@ -195,11 +213,12 @@ def _labelled(name: str, meaning: str, label: str, values: Mapping[str, float | 
     return family
 
 
-def _run(folder: Path | None) -> tuple[State | None, Row]:
-    """A run's checkpoint and its last row, which may be one round ahead of each other."""
+def _run(folder: Path | None) -> tuple[State | None, PrivacyPlan | None, Row]:
+    """A run's checkpoint, its plan, and its last row, which may be one round ahead of the checkpoint."""
     if folder is None or not (folder / CHECKPOINT).is_file():
-        return None, {}
-    return load_state(folder / CHECKPOINT), _last_row(folder / ROWS)
+        return None, None, {}
+    plan = plan_from_dict(next(read_ledger(folder / SERVER_LEDGER)).event["plan"])
+    return load_state(folder / CHECKPOINT), plan, _last_row(folder / ROWS)
 
 
 def _last_row(path: Path) -> Row:

@@ -84,11 +84,8 @@ def promised(config: ServerConfig, parameters: dict[str, int]) -> tuple[Row, Row
     return json.loads(json.dumps(privacy)), json.loads(json.dumps(policy))
 
 
-def write_promise(house: House, config: ServerConfig, catalogue: Catalogue | None) -> list[str]:
+def write_promise(house: House, config: ServerConfig, catalogue: Catalogue | None) -> None:
     """Write both files anew.
-
-    Returns:
-        What the plan claims, in sentences.
 
     Raises:
         ConfigError, PlanError: what cannot be promised; the files stay as they were.
@@ -97,7 +94,6 @@ def write_promise(house: House, config: ServerConfig, catalogue: Catalogue | Non
     privacy, policy = promised(config, parameters_of(config, catalogue))
     for path, content in ((house.plan, privacy), (house.policy, policy)):
         write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
-    return list(privacy["says"])
 
 
 def check_promised(house: House) -> ServerConfig:

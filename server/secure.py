@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from server.exchange import Answers, Post, payload, replies
+from server.exchange import Answers, Post, payloads, replies
 from shared.errors import ProtocolError
 from shared.privacy.ledger import Receipt
 from shared.protocol import is_declined
@@ -128,7 +128,7 @@ def _run(
 def _step(post: Post, tally: _Tally, step: Step, records: Mapping[str, RecordDict], most: int) -> dict[str, bytes]:
     """One step with everybody still there: client -> its answer, of at most ``most`` bytes."""
     answers: dict[str, bytes] = {}
-    tally.down += sum(map(payload, records.values()))
+    tally.down += payloads(records)
     for client, reply in replies(post, records, STEP_TYPES[step]):
         if reply.has_error():
             continue
@@ -153,7 +153,7 @@ def _upload(
 ) -> NDArray[np.uint32]:
     """The third step: the sum of the masked vectors as they come; the tally's receipts say whose are in it."""
     total = np.zeros(session.length, np.uint32)
-    tally.down += sum(map(payload, uploads.values()))
+    tally.down += payloads(uploads)
     for client, reply in replies(post, uploads, session.message_type):
         if reply.has_error():
             continue

@@ -144,12 +144,13 @@ def _founded(
 ) -> Outcome:
     """A catalogue on a new basis."""
     number = 1 + max((one.basis for one in stock.editions), default=0)
-    settings = house.config().model
+    config = house.config()
+    settings, device = config.model, config.device
     model, adaptation = settings.text_encoder, settings.adaptation
     texts = [item.text for item in items]
     if adaptation == "contrastive" and model != NO_MODEL:
         # Kept, for it has to read the items that come later.
-        adapted_encoder(texts, model, encoder_path(house, number), progress)
+        adapted_encoder(texts, model, encoder_path(house, number), device=device, tell=progress)
         model, adaptation = str(encoder_path(house, number)), "none"
     catalogue, basis = build_with_basis(
         [item.id for item in items],
@@ -159,6 +160,7 @@ def _founded(
         model=model,
         adaptation=adaptation,
         vectors=settings.vectors,
+        device=device,
         progress=progress,
     )
     save_basis(basis, basis_path(house, number))
@@ -245,7 +247,7 @@ def _text_vectors(
             f"model.text_encoder {model!r}: the catalogue was built with another one; set it back, or build the "
             f"catalogue anew: fedrecall-server catalogue rebuild {house.folder}"
         )
-    return text_vectors(texts, model, progress=progress)
+    return text_vectors(texts, model, device=house.config().device, progress=progress)
 
 
 def _are_there(ids: Collection[str], catalogue: Catalogue) -> None:

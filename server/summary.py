@@ -36,7 +36,7 @@ def summary_of(job: Job, ending: Ending, users: int) -> Row:
         "controller": job.config.policy.controller,
         **claims_of(job, ending),
         "covers_tuning": False,
-        "covers": covers(plan, spent, AGAINST if masked else ""),
+        "covers": claim_of(plan)["covers"],
         "not_covered": not_covered(plan, spent),
         "secure_aggregation": MASKED if masked else UNMASKED,
         "users": users,
@@ -52,11 +52,7 @@ def claims_of(job: Job, ending: Ending) -> Row:
     plan = job.plan
     spent, most = claims_so_far(plan, ending.last)
     return {
-        "unit": plan.unit,
-        "trust": plan.trust,
-        "adjacency": ADJACENCY,
-        "delta": plan.delta,
-        "participations": plan.update.participations,
+        **terms_of(plan),
         "rounds": job.config.rounds,
         "rounds_done": ending.rounds_done,
         "stopped": ending.stopped,
@@ -66,22 +62,37 @@ def claims_of(job: Job, ending: Ending) -> Row:
         "epsilon_claims": {name: value for name, value in asdict(spent).items() if name != "if_others_collude"},
         "epsilon_if_others_collude": spent.if_others_collude,
         "epsilon_by_kind": epsilon_by_kind(plan, most),
-        "accountant": ACCOUNTANT,
     }
 
 
-def covers(plan: PrivacyPlan, spent: Claims, against: str) -> str:
+def claim_of(plan: PrivacyPlan) -> Row:
+    """What has to stand beside every epsilon of a deployment's plan, and what they cover."""
+    return {**terms_of(plan), "covers": covers(plan, "" if plan.trust == "local" else AGAINST)}
+
+
+def terms_of(plan: PrivacyPlan) -> Row:
+    """What has to stand beside every epsilon of a plan."""
+    return {
+        "unit": plan.unit,
+        "adjacency": ADJACENCY,
+        "trust": plan.trust,
+        "delta": plan.delta,
+        "accountant": ACCOUNTANT,
+        "participations": plan.update.participations,
+    }
+
+
+def covers(plan: PrivacyPlan, against: str) -> str:
     """What the claim covers, and against whom, in a sentence.
 
     Args:
         plan: the privacy plan.
-        spent: the claims.
         against: ends the sentence where the claim holds against everybody.
     """
     if plan.epsilon is None:
         return "Nothing: this run had no differential privacy."
     who = "recipients of what is published; against the server nothing is claimed"
-    if spent.everyone is not None:
+    if plan.trust != "central":
         collusion = " up to the tolerated collusion" if plan.trust == "distributed" else ""
         who = f"everybody{collusion}, the server included{against}"
     trending = f", trending {plan.trending.participations}" if plan.trending.participations else ""

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -62,6 +63,10 @@ class Catalogue:
 
     def version(self) -> str:
         """SHA-256 over everything, as hex: two catalogues with one version score alike, bit for bit."""
+        return self._version
+
+    @cached_property
+    def _version(self) -> str:
         digest = hashlib.sha256(_words_as_json(self))
         for name in sorted(self.groups):
             vectors = np.ascontiguousarray(self.groups[name], "<f4")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from shared.device import Device
 from shared.errors import ConfigError, ProtocolError
 from shared.policy.recall_policy import GROUPS, RecallPolicy, Similarity
 from shared.recall.item_rules import ItemRules, rules_from_dict
@@ -194,6 +195,11 @@ class Config(Section):
     """What a server runs."""
 
     rounds: int = Field(20, ge=1, le=100_000, description="training rounds")
+    device: Device = Field(
+        "auto",
+        description='what the text encoder and, in a simulation, local training compute on: "cuda", "cpu", or '
+        '"auto" = the GPU where torch finds one; what protects people is computed on the CPU',
+    )
     privacy: Privacy = Privacy()
     cohort: Cohort = Cohort()
     model: Model = Model()

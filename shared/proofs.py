@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +26,7 @@ _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _HASH: Final = _KEY
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _MOST: Final = 1 << 53  # lines of a ledger
+_OF_A_RECEIPT: Final = {"key": str, "seq": int, "tip": str, "round": int, "signature": str}
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,31 @@ def parse_receipt(record: RecordDict) -> Receipt:
     Raises:
         ProtocolError: there is none, or it is not exactly one that its key signed.
     """
-    part = _part(record, "receipt")
-    if set(part) != {field.name for field in fields(Receipt)}:
+    said = dict(_part(record, "receipt").items())
+    if said.keys() != _OF_A_RECEIPT.keys():
         raise ProtocolError("receipt: expected exactly the fields of a receipt")
-    texts = {name: value for name, value in part.items() if name not in {"seq", "round"}}
-    said = _exactly(texts, "receipt", {"key": _KEY, "tip": _HASH, "signature": _SIGNATURE})
-    for name, least in (("seq", 1), ("round", 0)):
-        if type(part[name]) is not int or not least <= part[name] <= _MOST:
+    for name, kind in _OF_A_RECEIPT.items():
+        if type(said[name]) is not kind:
+            raise ProtocolError(f"receipt.{name}: expected {'text' if kind is str else 'a whole number'}")
+    return _receipt(**said)
+
+
+@lru_cache(maxsize=1024)
+def _receipt(key: str, seq: int, tip: str, round: int, signature: str) -> Receipt:  # noqa: A002 - a receipt's own names
+    """A receipt that holds. Cached: clients of one process share one; what does not hold is looked at every time.
+
+    Raises:
+        ProtocolError: as :func:`parse_receipt`.
+    """
+    _exactly(
+        {"key": key, "tip": tip, "signature": signature},
+        "receipt",
+        {"key": _KEY, "tip": _HASH, "signature": _SIGNATURE},
+    )
+    for name, value, least in (("seq", seq, 1), ("round", round, 0)):
+        if not least <= value <= _MOST:
             raise ProtocolError(f"receipt.{name}: expected a whole number of at least {least}")
-    receipt = Receipt(said["key"], part["seq"], said["tip"], part["round"], said["signature"])
+    receipt = Receipt(key, seq, tip, round, signature)
     if not verify_receipt(receipt):
         raise ProtocolError("receipt.signature: does not fit the ledger's tip, the round and the key")
     return receipt

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import numpy as np
@@ -255,9 +256,22 @@ def parse_task(record: RecordDict) -> Task:
         raise ProtocolError(f"malformed task: {type(error).__name__}: {error}") from error
 
 
-def sealed_record(vector: NDArray[np.int32], receipt: Receipt) -> RecordDict:
+def receipt_part(receipt: Receipt) -> ConfigRecord:
+    """A receipt as an answer carries it. Clients of one process share a receipt: make it once for all of them."""
+    return ConfigRecord(dict(vars(receipt)))
+
+
+def vector_part(vector: NDArray[Any]) -> ArrayRecord:
+    """A vector as a message carries it, under the name ``vector``: byte for byte as Flower's own ``Array(vector)``."""
+    part = ArrayRecord()
+    name, header = _form(vector.dtype, vector.shape)
+    part["vector"] = Array(name, vector.shape, "numpy.ndarray", b"".join((header, np.ascontiguousarray(vector).data)))
+    return part
+
+
+def sealed_record(vector: NDArray[np.int32], receipt: ConfigRecord) -> RecordDict:
     """Client -> server: one sealed vector and the client's receipt for it; the same size whatever the history."""
-    return RecordDict({"sealed": ArrayRecord({"vector": Array(vector)}), "receipt": ConfigRecord(asdict(receipt))})
+    return RecordDict({"sealed": vector_part(vector), "receipt": receipt})
 
 
 def declined_record() -> RecordDict:
@@ -267,8 +281,8 @@ def declined_record() -> RecordDict:
 
 def is_declined(record: RecordDict) -> bool:
     """Whether an answer is a refusal."""
-    status = record.config_records.get("status")
-    return status is not None and status.get("code") == "declined"
+    status = record.get("status")
+    return isinstance(status, ConfigRecord) and status.get("code") == "declined"
 
 
 def parse_sealed(record: RecordDict, length: int) -> NDArray[np.int32] | None:
@@ -279,11 +293,10 @@ def parse_sealed(record: RecordDict, length: int) -> NDArray[np.int32] | None:
     """
     if is_declined(record):
         return None
-    try:
-        array = record.array_records["sealed"]["vector"]
-    except LookupError as error:
-        raise ProtocolError("an answer holds neither a sealed vector nor a refusal") from error
-    return cast("NDArray[np.int32]", vector_of(array, "sealed vector", "int32", length))
+    sealed = record.get("sealed")
+    if not isinstance(sealed, ArrayRecord) or "vector" not in sealed:
+        raise ProtocolError("an answer holds neither a sealed vector nor a refusal")
+    return cast("NDArray[np.int32]", vector_of(sealed["vector"], "sealed vector", "int32", length))
 
 
 def _task(record: RecordDict) -> Task:
@@ -419,23 +432,31 @@ def finite_vector(array: Array, name: str, length: int) -> Floats:
     Raises:
         ProtocolError: of another type or length, or not finite.
     """
-    value = vector_of(array, name, "float32", length)
+    value = vector_of(array, name, "float32", length).copy()
     if not np.isfinite(value).all():
         raise ProtocolError(f"{name}: holds values that are not finite")
     return cast("Floats", value)
 
 
 def vector_of(array: Array, name: str, dtype: str, length: int) -> NDArray[Any]:
-    """The values of an array that must be exactly what ``np.save`` writes of a vector of this type and length.
+    """The values, not to be written to, of an array that must be exactly what ``np.save`` writes of such a vector.
 
     Compared byte for byte: numpy's own reader believes a hostile header, and allocates what it says.
+
+    Raises:
+        ProtocolError: of another type or length.
     """
-    header = io.BytesIO()
-    form = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (length,)}
-    np.lib.format.write_array_header_1_0(header, form)
-    start, data = header.getvalue(), array.data
+    (_, start), data = _form(np.dtype(dtype), (length,)), array.data
     if array.stype != "numpy.ndarray" or not data.startswith(start):
         raise ProtocolError(f"{name} of {array.dtype} {tuple(array.shape)[:4]}, expected {dtype} ({length},)")
     if len(data) != len(start) + length * np.dtype(dtype).itemsize:
         raise ProtocolError(f"{name}: {len(data)} bytes are not those of {length} values of {dtype}")
-    return np.frombuffer(data, dtype, offset=len(start)).copy()
+    return np.frombuffer(data, dtype, offset=len(start))
+
+
+@lru_cache(maxsize=64)
+def _form(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """A type's name, and what ``np.save`` writes before the values. Cached: the vectors of a cohort have one form."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), header.getvalue()

@@ -10,16 +10,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from shared.errors import ProtocolError
-from shared.privacy.ledger import Receipt
 from shared.privacy.plan import RELEASES, Release
-from shared.protocol import LONGEST_TEXT, MALFORMED, Header, header_to_dict, parse_header, vector_of
+from shared.protocol import LONGEST_TEXT, MALFORMED, Header, header_to_dict, parse_header, vector_of, vector_part
 from shared.secagg.masks import Words
 
 Part = ArrayRecord | MetricRecord | ConfigRecord  # what Flower's RecordDict holds
@@ -114,12 +113,9 @@ def step_answer(raw: bytes) -> RecordDict:
     return RecordDict(_blobs({"answer": raw}))
 
 
-def masked_record(words: Words, attestation: bytes, receipt: Receipt) -> RecordDict:
+def masked_record(words: Words, attestation: bytes, receipt: ConfigRecord) -> RecordDict:
     """Client -> server: the masked vector, what it was masked under, the receipt; the same size for every history."""
-    vector = ArrayRecord({"vector": Array(words)})
-    return RecordDict(
-        {"masked": vector, **_blobs({"attestation": attestation}), "receipt": ConfigRecord(asdict(receipt))}
-    )
+    return RecordDict({"masked": vector_part(words), **_blobs({"attestation": attestation}), "receipt": receipt})
 
 
 def parse_masked(record: RecordDict, length: int) -> Words:
@@ -128,11 +124,10 @@ def parse_masked(record: RecordDict, length: int) -> Words:
     Raises:
         ProtocolError: not a uint32 vector of the right length.
     """
-    try:
-        array = record.array_records["masked"]["vector"]
-    except LookupError as error:
-        raise ProtocolError("an answer holds no masked vector") from error
-    return cast("np.ndarray[Any, np.dtype[np.uint32]]", vector_of(array, "masked vector", "uint32", length))
+    masked = record.get("masked")
+    if not isinstance(masked, ArrayRecord) or "vector" not in masked:
+        raise ProtocolError("an answer holds no masked vector")
+    return cast("np.ndarray[Any, np.dtype[np.uint32]]", vector_of(masked["vector"], "masked vector", "uint32", length))
 
 
 def _invitation(said: Mapping[str, Any]) -> Invitation:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.device import Device, processor
 from shared.errors import FetchError
 
 if TYPE_CHECKING:
@@ -20,17 +21,20 @@ NO_MODEL: Final = "none"
 MAX_TOKENS: Final = 128
 
 
-def load_text_encoder(model: str) -> tuple[Any, Any]:
+def load_text_encoder(model: str, device: Device = "cpu") -> tuple[Any, Any]:
     """Tokenizer and model, in evaluation mode; safetensors only, no code of the hub.
 
     Args:
         model: a folder or Hugging Face name.
+        device: where the model goes.
 
     Raises:
         FetchError: it cannot be loaded.
+        ConfigError: no such device here.
     """
     from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415 - heavy import
 
+    where = processor(device)
     with _quiet_transformers():
         try:
             # Safetensors only: other weight files are pickles, which run code when they are opened.
@@ -41,7 +45,7 @@ def load_text_encoder(model: str) -> tuple[Any, Any]:
                 f"text encoder {model!r} cannot be loaded ({type(error).__name__}: {_first_line(error)}); give a "
                 f"folder with a Hugging Face model, a name that the hub knows, or {NO_MODEL!r} for word statistics only"
             ) from error
-    return tokenizer, encoder.eval()
+    return tokenizer, encoder.eval().to(where)
 
 
 def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from shared.errors import FedrecallError
-from shared.terminal import PlainCommand
+from shared.terminal import PlainCommand, run_commands
 from simulations.attack_cli import attack_command
 from simulations.bench_cli import bench_app
 from simulations.cold_cli import adapt_command, cold_command
@@ -20,8 +18,9 @@ from simulations.compression_cli import compression_command
 from simulations.frontier_cli import frontier_command
 from simulations.policy_cli import policy_app
 from simulations.silo_cli import silos_command
+from simulations.sweep_cli import sweep_command
 
-OK, USAGE, NO_QUORUM, INTERRUPTED = 0, 2, 5, 130
+NO_QUORUM: Final = 5
 _TOO_FEW = {
     "no quorum": "too few clients answered in three rounds in a row",
     "no contexts": "too few clients answered in round 0, or it was cut short, and encoder linear needs what it brings",
@@ -238,30 +237,14 @@ for name, command in (
     ("cold", cold_command),
     ("adapt", adapt_command),
     ("silos", silos_command),
+    ("sweep", sweep_command),
 ):
     app.command(name, cls=PlainCommand)(command)
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and an exit code."""
-    try:
-        # Outside standalone mode an exit code comes back as the result, and Ctrl-C as 130.
-        code = app(standalone_mode=False) or OK
-    except FedrecallError as error:
-        typer.echo(f"fedrecall-sim: {error}", err=True)
-        code = USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Exception as error:
-        # Typer's own usage errors (an unknown option, a missing argument) know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        code = USAGE
-    if code == INTERRUPTED:
-        typer.echo("fedrecall-sim: interrupted", err=True)
-    sys.exit(code)
+    """Entry point."""
+    run_commands(app)
 
 
 @contextmanager

@@ -113,8 +113,10 @@ def without_items(world: World, cold: Mask) -> World:
         dataset,
         Split(world.split.protocol, *masks),
         Catalogue(smaller.ids, smaller.titles, smaller.texts, smaller.categories, groups),
+        world.users,
         tuple(replace(history, item=new[history.item].astype(np.int32)) for history in histories),
         tuple(new[wanted[~cold[wanted]]].astype(np.int32) for wanted in world.test),
+        world.asked,
     )
 
 

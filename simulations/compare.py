@@ -47,7 +47,7 @@ def table(rows: Mapping[str, Sequence[Json]]) -> str:
     lines = [
         [*_settings(row), *(fixed(row["test"].get(key), 4) for key in metrics), *_end(row)] for row in rows["runs"]
     ]
-    text = _aligned([head, *lines])
+    text = aligned([head, *lines])
     if rows["groups"]:
         head = ["seeds", "preset", "split", "n", "epsilon", "unit, trust", "controller", *metrics, "time"]
         lines = [
@@ -59,7 +59,7 @@ def table(rows: Mapping[str, Sequence[Json]]) -> str:
             for row in rows["groups"]
         ]
         text += "\n\nMean ± standard deviation over seeds (configurations that differ in nothing else)\n"
-        text += _aligned([head, *lines])
+        text += aligned([head, *lines])
     return text + "\n\nTest metrics are exact values that only a simulation can know; epsilon is rounded up."
 
 
@@ -166,7 +166,7 @@ def _spread(value: Json | None) -> str:
     return mean if std == "—" else f"{mean} ± {std}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Pad the cells to columns; numbers to the right, words to the left, a rule under the head."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     numeric = [all(row[at][:1].isdigit() or row[at] in {"—", "none"} for row in rows[1:]) for at in range(len(widths))]

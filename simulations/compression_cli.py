@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from simulations.bench_cli import AsJson, From, report
+
 
 def compression_command(
     source: Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="Whose data.")] = "ml-100k",
-    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+    from_: From = None,
+    as_json: AsJson = False,
 ) -> None:
     """Text model and item vectors at fewer bits or weights, against float32; some minutes."""
-    from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right
-
-    from simulations.benchmarks.compression import measure  # noqa: PLC0415 - as above
+    from simulations.benchmarks.compression import measure  # noqa: PLC0415 - heavy
     from simulations.config import resolve  # noqa: PLC0415 - as above
     from simulations.download import cache_folder  # noqa: PLC0415 - as above
 
-    progress = Console(stderr=True, highlight=False, quiet=as_json)
-    result = measure(
-        resolve(source),
-        cache=cache_folder(),
-        source=from_,
-        say=lambda sentence: progress.print(sentence, markup=False),
-    )
-    if as_json:
-        typer.echo(json.dumps(result))
-    else:
-        _show(result, Console(highlight=False))
+    config, cache = resolve(source), cache_folder()
+    report(lambda say: measure(config, cache=cache, source=from_, say=say), _show, as_json=as_json)
 
 
 def _show(result: dict[str, Any], console: Any) -> None:  # noqa: ANN401 - rich is imported late

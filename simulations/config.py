@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -19,10 +19,21 @@ class Data(Section):
     """Which behaviour, and how it is split."""
 
     name: str = Field(
-        "ml-100k", description="ml-100k, online-retail, synthetic, or a folder of atomic, CSV or Parquet files"
+        "ml-100k", description="ml-100k, online-retail, synthetic, zipf, or a folder of atomic, CSV or Parquet files"
     )
     split: Literal["rs", "ts", "loo"] = Field("rs", description="protocol: random, by time, leave one out")
     columns: dict[str, str] = Field(default_factory=dict, description="own folders: our column -> theirs")
+    users: int = Field(100_000, ge=1, le=10_000_000, description="data zipf: users")
+    items: int = Field(1_000, ge=100, le=10_000_000, description="data zipf: items")
+    rows: int = Field(20, ge=2, le=1000, description="data zipf: rows of a user's history on average")
+
+
+class Evaluation(Section):
+    """Whom the oracle and the final test ask."""
+
+    users: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description='"all", or a seeded sample of so many users; the summary says so'
+    )
 
 
 class SimulationConfig(Config):
@@ -30,6 +41,7 @@ class SimulationConfig(Config):
 
     preset: str = Field(DEFAULT_PRESET, pattern=r"^\w[\w.-]*$", description="the preset it started from; a name")
     data: Data = Data()
+    evaluation: Evaluation = Evaluation()
     seed: int | Literal["none"] = Field(
         0, description='of everything random, at least 0; "none" = the operating system, not repeatable'
     )

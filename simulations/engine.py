@@ -7,7 +7,8 @@ holds a chunk of answers, not a cohort's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -23,12 +24,12 @@ CHUNK = 128  # clients answered per pull
 class InProcessGrid(Grid):
     """Flower's Grid over the clients of one host.
 
-    A class because Flower's Grid is one; nodes are numbered like the clients, from 1.
+    A class because Flower's Grid is one; client "1" is node 1, and so on: nothing is kept of who is not asked.
     """
 
-    def __init__(self, host: Host, nodes: Mapping[str, int]) -> None:
+    def __init__(self, host: Host, clients: int) -> None:
         self._host = host
-        self._clients = {node: client for client, node in nodes.items()}
+        self._nodes = range(1, clients + 1)
         self._waiting: deque[Message] = deque()
         self._sent = 0
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
@@ -49,7 +50,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes."""
-        return list(self._clients)
+        return self._nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue; nothing runs before it is pulled."""
@@ -64,7 +65,7 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Answer the next chunk of queued messages of one task."""
-        wanted = set(message_ids)
+        wanted = message_ids if isinstance(message_ids, AbstractSet) else set(message_ids)
         batch: list[Message] = []
         while self._waiting and len(batch) < CHUNK:
             if batch and not same_task(self._waiting[0].content, batch[0].content):
@@ -74,7 +75,7 @@ class InProcessGrid(Grid):
                 batch.append(message)
         if not batch:
             return []
-        clients = [self._clients[message.metadata.dst_node_id] for message in batch]
+        clients = [str(message.metadata.dst_node_id) for message in batch]
         answers = answer_all(self._host, {c: message.content for c, message in zip(clients, batch, strict=True)})
         return [Message(answers[client], reply_to=message) for client, message in zip(clients, batch, strict=True)]
 

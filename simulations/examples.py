@@ -20,10 +20,10 @@ SHOWN: Final = 8
 
 def examples(world: World, model: Model, rngs: Sequence[np.random.Generator]) -> list[dict[str, Any]]:
     """A few users with test items, spread over the catalogue of users, and what they would be shown."""
-    asked = [user for user, wanted in enumerate(world.test) if len(wanted)]
+    asked = [place for place, user in enumerate(world.asked) if len(world.test[user])]
     chosen = [asked[i] for i in np.linspace(0, len(asked) - 1, min(PEOPLE, len(asked))).astype(int)]
     shelf = shelf_for(model, world.catalogue)
-    return [example(world, shelf, model.policy, user, rngs[user])[0] for user in chosen]
+    return [example(world, shelf, model.policy, int(world.asked[place]), rngs[place])[0] for place in chosen]
 
 
 def example(
@@ -57,7 +57,7 @@ def example(
     told = explain(shelf, policy, history, listed)[:shown]
     newest = history.item[history.kind != NOT_INTERESTED][::-1][:SHOWN]
     answer = {
-        "user": world.dataset.users[user],
+        "user": world.users[user],
         "history": [titles[item] for item in newest],
         "recommendations": [
             as_json(said, history, titles) | {"held_out": bool(np.isin(said.item, world.test[user]))} for said in told

@@ -32,7 +32,7 @@ from simulations.model import Model, model_of, write_model
 from simulations.report import write_report
 from simulations.seeding import generator
 from simulations.trending import trending_summary
-from simulations.world import World, oracle
+from simulations.world import World, judged, oracle
 
 YARDSTICKS: Final = ("popularity", "tfidf", "ease")  # the floor, the public features alone, the non-private ceiling
 
@@ -59,7 +59,7 @@ def finish(
     model = model_of(ending.model, job)
     write_model(folder / "model.safetensors", model, world.catalogue)
     seed = None if config.seed == "none" else config.seed
-    rngs = [generator(seed, "final", user) for user in world.dataset.users]
+    rngs = [generator(seed, "final", user) for user in world.asked_names]
     final = {on: _quality(world, job, model, rngs, on) for on in ("valid", "test")}
     policy = replace(model.policy, k=20)
     published = oracle(
@@ -68,7 +68,7 @@ def finish(
     # Devices read all they have, validation rows too; so do the yardsticks that stand beside them.
     found = run_baselines(
         world.dataset,
-        world.split,
+        judged(world),
         delta=config.privacy.delta,
         epsilons=(),
         seed=0,
@@ -105,6 +105,12 @@ def _quality(world: World, job: Job, model: Model, rngs: Sequence[np.random.Gene
     return out
 
 
+def asked_in_words(world: World) -> str:
+    """Whom the oracle and the final test asked, as tables end with it; "" = everybody."""
+    asked, users = len(world.asked), len(world.users)
+    return "" if asked == users else f"of a sample of {asked:,} of {users:,} users"
+
+
 def _seconds(rows: Path) -> float:
     """Seconds of all rounds."""
     if not rows.exists():
@@ -132,10 +138,11 @@ def _summary(config: SimulationConfig, folder: Path, world: World, job: Job, end
         **claims_of(job, ending),
         "second_accountant": _witness(plan, folder),
         "covers_tuning": False,
-        "covers": covers(plan, spent, said.against),
+        "covers": covers(plan, said.against),
         "not_covered": _not_covered(plan, spent, said, own_data=config.data.name not in DATASETS),
         "secure_aggregation": said.summary,
-        "users": len(world.dataset.users),
+        "users": len(world.users),
+        "asked": asked_in_words(world),
         "clients": len(job.nodes),
         "items": job.items,
         "parameters": job.encoder.size,

@@ -33,6 +33,7 @@ from simulations.download import Say, sha256_of
 from simulations.engine import InProcessGrid
 from simulations.finish import finish
 from simulations.mending import CLIENT_LEDGER, CONFIG, clear, founded
+from simulations.numbered import Numbered
 from simulations.seeding import Seed, client_randomness, generator, identities, noise, signing_key
 from simulations.trending import calendar
 from simulations.world import World, load_world, oracle, stores_of
@@ -131,14 +132,13 @@ def _alone(folder: Path) -> AbstractContextManager[None]:
 
 def job_of(config: SimulationConfig, world: World, run: str) -> Job:
     """The job of a simulation: clients are numbered from 1, and so are their nodes."""
-    clients = len(stores_of(world, config.users_per_client))
     return make_job(
         run,
         config,
         world.catalogue,
-        {str(number): number for number in range(1, clients + 1)},
+        Numbered(len(stores_of(world, config.users_per_client)), int),
         users_per_client=config.users_per_client,
-        users=len(world.dataset.users),
+        users=len(world.users),
         kind="simulation",
     )
 
@@ -171,14 +171,14 @@ def _execute(
     seed: Seed = None if config.seed == "none" else config.seed
     with ExitStack() as stack:
         try:
-            host, ledger = _open(config, folder, world, job, state, seed, stack)
+            host, ledger = open_both(config, folder, world, job, state, seed, stack)
             attempts: dict[Any, int] = {}
             if state is None:
                 state = initial_state(job, generator(seed, "model"))
             if seed is None:
                 state, attempts = caught_up(state, ledger.path)
             drop_rows(folder / "rounds.jsonl", state.round)
-            desk = _desk(config, folder, world, job, seed, host, ledger, attempts, screen)
+            desk = desk_of(config, folder, world, job, seed, host, ledger, attempts, screen)
             ending = run_rounds(job, desk, state)
             return finish(config, folder, world, job, ending, loading_seconds=loaded)
         except OSError as error:
@@ -188,7 +188,7 @@ def _execute(
             ) from error
 
 
-def _open(
+def open_both(
     config: SimulationConfig,
     folder: Path,
     world: World,
@@ -214,24 +214,25 @@ def _open(
     finished = 0 if state is None else state.ledgers.get(SERVER_LEDGER, 0)
     if ledger.count < finished:
         raise RunError(f"{server}: holds {ledger.count} lines, the checkpoint was made at {finished}: lines were lost")
-    stores = stores_of(world, job.users_per_client)
+    stores, consent = stores_of(world, job.users_per_client), consent_to(job.plan)
     host = Host(
         stores,
         world.catalogue,
         clients,
         own_key(keys / "clients.pem", signing_key(seed, "clients")),
         client_randomness(seed),
-        consents=dict.fromkeys(stores, consent_to(job.plan)),
+        consents=Numbered(len(stores), lambda _number: consent),
         clock=calendar(config, world, seed),
-        identity=identities(seed, stores),
+        identity=identities(seed),
         masked=config.secure_aggregation == "real",
+        device=config.device,
         replay_from=at.get(CLIENT_LEDGER),
     )
     stack.callback(host.close)
     return host, ledger
 
 
-def _desk(
+def desk_of(
     config: SimulationConfig,
     folder: Path,
     world: World,
@@ -242,10 +243,12 @@ def _desk(
     attempts: dict[Any, int],
     screen: Screen,
 ) -> Desk:
+    """The coordinator's hands; the oracle is the simulation's own."""
+
     def truth(state: State, measured: Measurement | None) -> Row | None:
         if measured is None:
             return None
-        rngs = [generator(seed, "oracle", state.round, user) for user in world.dataset.users]
+        rngs = [generator(seed, "oracle", state.round, user) for user in world.asked_names]
         at_least = measured.at_least
         return dict(
             oracle(
@@ -266,15 +269,22 @@ def _desk(
         return {SERVER_LEDGER: ledger.count, CLIENT_LEDGER: host.ledger.count}
 
     return Desk(
-        grid=InProcessGrid(host, job.nodes),
+        grid=InProcessGrid(host, len(host.stores)),
         ledger=ledger,
         folder=folder,
         noise=lambda round_, release: noise(seed, "server", round_, release),
         rng=lambda round_, purpose: generator(seed, purpose, round_),
         oracle=truth,
         masked=host.masked,
-        registered={host.identity(client).public_key().public_bytes_raw() for client in host.stores},
+        registered=_registered(host),
         ledgers=counts,
         attempts=attempts,
         tell=lambda row: screen.tell(row, config.rounds),
     )
+
+
+def _registered(host: Host) -> set[bytes] | None:
+    """Everybody's key; nobody asks for it where sums are not masked, and a million keys take minutes to make."""
+    if not host.masked:
+        return None
+    return {host.identity(client).public_key().public_bytes_raw() for client in host.stores}

@@ -67,7 +67,9 @@ def result_table(summary: Row, folder: Path) -> None:
     columns = METRICS
     published = summary["test_reading_train"]
     table = Table(
-        title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, test items (oracle)",
+        title=f"{summary['preset']}, split {summary['split']}, seed {summary['seed']}, "
+        f"test items {summary['asked']}".rstrip()
+        + " (oracle)",
         caption="Devices and yardsticks read train and validation rows; reading train rows only, as published: "
         f"recall@20 {published['recall@20']:.4f}, ndcg@10 {published['ndcg@10']:.4f}.",
     )

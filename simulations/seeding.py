@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import date
+from functools import cache
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,12 +29,18 @@ def generator(seed: Seed, *names: object) -> np.random.Generator:
     return np.random.default_rng(None if seed is None else entropy(seed, *names))
 
 
+def key(seed: int, *names: object) -> int:
+    """The 64-bit word that a name stands for under a seed: enough where one generator a name would be dear."""
+    return int.from_bytes(hashlib.sha256(repr((seed, "key of", *names)).encode()).digest()[:8], "little")
+
+
 def noise(seed: Seed, *names: object) -> NoiseSource:
     """A noise source for one release; ledgers call it "seeded", and no audit passes it as a deployment."""
     if seed is None:
         return os_noise()
-    stream = np.random.SFC64(entropy(seed, "noise", *names))
-    return NoiseSource("seeded", stream.random_raw)
+    # Begun when it is asked for: under central trust a client is not.
+    stream = cache(lambda: np.random.SFC64(entropy(seed, "noise", *names)))
+    return NoiseSource("seeded", lambda count: stream().random_raw(count))
 
 
 def client_randomness(seed: Seed) -> Randomness:
@@ -42,6 +49,7 @@ def client_randomness(seed: Seed) -> Randomness:
         return system_randomness()
     return Randomness(
         noise=lambda client, round_, release: noise(seed, client, round_, release),
+        key=lambda user, round_: key(seed, "user", user, round_),
         rng=lambda user, round_: generator(seed, "user", user, round_),
         entropy=lambda client, session, step: _bytes(np.random.SFC64(entropy(seed, "session", client, session, step))),
     )
@@ -51,10 +59,9 @@ def _bytes(stream: np.random.SFC64) -> Entropy:
     return lambda count: np.asarray(stream.random_raw((count + 7) // 8), "<u8").tobytes()[:count]
 
 
-def identities(seed: Seed, clients: Iterable[str]) -> Callable[[str], Ed25519PrivateKey]:
-    """The clients' registered keys; in one process, so nothing is kept of them on disk."""
-    keys = {client: signing_key(seed, f"client {client}") or Ed25519PrivateKey.generate() for client in clients}
-    return keys.__getitem__
+def identities(seed: Seed) -> Callable[[str], Ed25519PrivateKey]:
+    """The clients' registered keys, made when asked for; in one process, so nothing is kept of them on disk."""
+    return cache(lambda client: signing_key(seed, f"client {client}") or Ed25519PrivateKey.generate())
 
 
 def clock(seed: Seed) -> Callable[[], date]:

@@ -52,7 +52,7 @@ def recommend_from(
         ConfigError: no such user (suggests near ones), or a request that cannot be.
     """
     config, world, model = opened(folder, cache=cache, source=source, say=say)
-    users = world.dataset.users
+    users = world.users
     if user not in users:
         near = difflib.get_close_matches(user, users, n=3, cutoff=0.0)
         raise ConfigError(f"--user {user}: no such user among {len(users)}; for example {', '.join(near)}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from client.measuring import lists, visible_length
 from client.store import ClientStore
 from server.features import build_catalogue
 from shared.catalogue import Catalogue
+from shared.device import processor
 from shared.encoder.spec import EncoderSpec, Floats, bucket_of
 from shared.errors import ConfigError
 from shared.history import NOT_INTERESTED, History
@@ -21,11 +23,18 @@ from shared.recall.item_rules import ItemRules, masks
 from shared.recall.metrics import RankingSums, effective_coverage, ild, ndcg_at, novelty, tail_share
 from shared.recall.report import ACTIVITY, NDCG_K, activity_group
 from simulations.config import SimulationConfig
-from simulations.datasets.dataset import Dataset, Split
-from simulations.datasets.load import load_dataset
+from simulations.datasets.dataset import Dataset, Items, Split
+from simulations.datasets.load import ZIPF, load_dataset
 from simulations.datasets.split import split_dataset
+from simulations.datasets.zipf import Sizes, sampled, zipf_archive, zipf_items
 from simulations.download import Say
 from simulations.fetch import fetch_encoder
+from simulations.numbered import Lazily, Numbered, names
+from simulations.seeding import generator
+
+FITTED: Final = (
+    20_000  # users of generated data that yardsticks are fitted to: enough for them, whatever the population
+)
 
 
 @dataclass(frozen=True)
@@ -33,17 +42,29 @@ class World:
     """A simulation's data.
 
     Attributes:
-        dataset, split: as read.
+        dataset, split: as read; of data that are made to any size, the ``FITTED`` users that yardsticks are fitted to.
         catalogue: public.
-        histories: one per user: train and validation rows, oldest first; all that clients ever get.
-        test: (rows,) of the data set per user: item indices of the final test.
+        users: names of all users.
+        histories: one per user: train and validation rows, oldest first; all that clients ever get. Made when asked for
+            where there are many.
+        test: per user, item indices of the final test; likewise.
+        asked: (n,) rising indices of the users whom the oracle and the final test ask: all, or a sample of them.
+        stored: bytes of the file that histories are read from; 0 = they are in memory.
     """
 
     dataset: Dataset
     split: Split
     catalogue: Catalogue
-    histories: tuple[History, ...]
-    test: tuple[NDArray[np.int32], ...]
+    users: Sequence[str]
+    histories: Sequence[History]
+    test: Sequence[NDArray[np.int32]]
+    asked: NDArray[np.int64]
+    stored: int = 0
+
+    @property
+    def asked_names(self) -> list[str]:
+        """Names of the users who are asked."""
+        return [self.users[user] for user in self.asked]
 
 
 def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: Say) -> World:
@@ -52,7 +73,11 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
     Raises:
         FedrecallError: with one sentence: what is wrong with the data, the download or the configuration.
     """
+    if config.device == "cuda":
+        processor(config.device)  # said before anything is read; "auto" is settled when something computes
     seed = 0 if config.seed == "none" else config.seed
+    if config.data.name == ZIPF:
+        return _generated(config, cache, seed, say)
     dataset = load_dataset(
         config.data.name, cache=cache, source=source, columns=config.data.columns or None, seed=seed, say=say
     )
@@ -61,10 +86,47 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
     split = split_dataset(dataset, config.data.split)
     if not split.test.any() or not split.valid.any():
         raise ConfigError(f"data {config.data.name!r}: nobody has enough history for split {config.data.split!r}")
+    catalogue = _catalogue(config, dataset.items, cache, say)
+    histories = tuple(_histories(dataset, ~split.test, split.valid))
+    test = tuple(h.item for h in _histories(dataset, split.test & (dataset.kind != NOT_INTERESTED), split.valid))
+    users = dataset.users
+    return World(dataset, split, catalogue, users, histories, test, asked_of(config, len(users), seed))
+
+
+def _generated(config: SimulationConfig, cache: Path, seed: int, say: Say) -> World:
+    """A world of any size: nothing in it grows with the number of users but the file that holds them."""
+    data = config.data
+    sizes = Sizes(data.users, data.items, data.rows, seed, data.split)
+    items, archive = zipf_items(sizes), zipf_archive(sizes, cache, say)
+    asked = asked_of(config, data.users, seed)
+    # Whoever is asked comes first: nobody behind them has to be ranked.
+    others = np.arange(min(data.users, FITTED))  # any will do: they are all drawn alike
+    chosen = np.concatenate([asked, np.setdiff1d(others, asked)])
+    dataset, split = sampled(archive, items, chosen, data.split)
+    return World(
+        dataset,
+        split,
+        _catalogue(config, items, cache, say),
+        names(data.users),
+        Lazily(data.users, archive.history),
+        Lazily(data.users, archive.test),
+        asked,
+        archive.size,
+    )
+
+
+def asked_of(config: SimulationConfig, users: int, seed: int) -> NDArray[np.int64]:
+    """(n,) rising indices of the users whom the oracle and the final test ask: all, or a seeded sample."""
+    wanted = config.evaluation.users
+    if wanted == "all" or wanted >= users:
+        return np.arange(users)
+    return np.sort(generator(seed, "asked").choice(users, wanted, replace=False))
+
+
+def _catalogue(config: SimulationConfig, items: Items, cache: Path, say: Say) -> Catalogue:
     model = config.model.text_encoder
     folder = model if model == "none" else fetch_encoder(model, cache, say)
-    items = dataset.items
-    catalogue = build_catalogue(
+    return build_catalogue(
         items.ids,
         items.titles,
         items.texts,
@@ -72,12 +134,10 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
         model=folder,
         adaptation=config.model.adaptation,
         vectors=config.model.vectors,
+        device=config.device,
         cache=cache,
         progress=_tenths(say),
     )
-    histories = tuple(_histories(dataset, ~split.test, split.valid))
-    test = tuple(h.item for h in _histories(dataset, split.test & (dataset.kind != NOT_INTERESTED), split.valid))
-    return World(dataset, split, catalogue, histories, test)
 
 
 def _tenths(say: Say) -> Callable[[int, int], None]:
@@ -93,13 +153,21 @@ def _tenths(say: Say) -> Callable[[int, int], None]:
     return progress
 
 
-def stores_of(world: World, users_per_client: int) -> dict[str, ClientStore]:
-    """The users dealt out to clients in their order; clients are numbered from 1."""
-    users, stores = world.dataset.users, {}
-    for number, start in enumerate(range(0, len(users), users_per_client), 1):
-        part = slice(start, start + users_per_client)
-        stores[str(number)] = ClientStore(str(number), users[part], world.histories[part])
-    return stores
+def stores_of(world: World, users_per_client: int) -> Mapping[str, ClientStore]:
+    """The users dealt out to clients in their order; clients are numbered from 1, and made when asked for."""
+
+    def store(number: int) -> ClientStore:
+        part = slice((number - 1) * users_per_client, number * users_per_client)
+        return ClientStore(str(number), tuple(world.users[part]), tuple(world.histories[part]))
+
+    return Numbered(-(-len(world.users) // users_per_client), store)
+
+
+def judged(world: World) -> Split:
+    """The split of ``world.dataset`` with validation and test rows of those alone who are asked."""
+    asked = set(world.asked_names)
+    among = np.array([name in asked for name in world.dataset.users], np.bool_)[world.dataset.user]
+    return replace(world.split, valid=world.split.valid & among, test=world.split.test & among)
 
 
 def oracle(
@@ -116,14 +184,14 @@ def oracle(
     activity: tuple[int, int] = (0, 0),
     reads: str | None = None,
 ) -> dict[str, float]:
-    """Exact metrics over all users.
+    """Exact metrics over the users who are asked (``world.asked``).
 
     Args:
         world: all behaviour.
         spec, parameters, prior: the model.
         policy: how lists are made.
         rules: what is barred.
-        rngs: one per user, for exploration.
+        rngs: one per user asked, for exploration.
         on: "valid" (train masked) or "test" (train and validation masked).
         at_least: exposures that effective coverage asks for; None = the final metrics instead: tail share, novelty and
             intra-list diversity.
@@ -133,20 +201,21 @@ def oracle(
     bucket = bucket_of(world.catalogue.ids, spec.buckets)
     visible = "train" if on == "valid" else "all"
     groups = dict(world.catalogue.groups)
-    barred = masks(rules, world.catalogue.ids, [None] * len(world.histories))
+    histories = [world.histories[user] for user in world.asked]
+    barred = masks(rules, world.catalogue.ids, [None] * len(histories))
     sums = RankingSums.empty(len(bucket), recall_k=policy.k, ndcg_k=NDCG_K)
     ndcg: dict[str, list[float]] = {group: [] for group in ACTIVITY}
     start, diversity = 0, 0.0
     for ranked in lists(
-        spec, parameters, groups, bucket, prior, policy, world.histories, rngs, barred, visible=visible, reads=reads
+        spec, parameters, groups, bucket, prior, policy, histories, rngs, barred, visible=visible, reads=reads
     ):
         relevant = np.zeros((len(ranked), len(bucket)), bool)
         for row in range(len(ranked)):
-            relevant[row, _wanted(world, start + row, on)] = True
+            relevant[row, _wanted(world, int(world.asked[start + row]), on)] = True
             relevant[row] &= ~barred[start + row]
         for row, value in enumerate(ndcg_at(ranked, relevant, NDCG_K)):
             if relevant[row].any():
-                ndcg[activity_group(visible_length(world.histories[start + row]), activity)].append(value)
+                ndcg[activity_group(visible_length(histories[start + row]), activity)].append(value)
         start += len(ranked)
         sums = sums.merge(RankingSums.of(ranked, relevant, recall_k=policy.k, ndcg_k=NDCG_K))
         diversity += float(ild(ranked[relevant.any(axis=1)][:, : policy.k], groups["text"]).sum())
@@ -154,10 +223,10 @@ def oracle(
     if at_least is not None:
         out[f"effective_coverage@{policy.k}"] = effective_coverage(sums.exposure, at_least)
         return out
-    seen = [history.item[~history.held_out] if on == "valid" else history.item for history in world.histories]
+    seen = [history.item[~history.held_out] if on == "valid" else history.item for history in histories]
     popularity = np.bincount(np.concatenate(seen), minlength=len(bucket))
     out[f"tail_share@{policy.k}"] = tail_share(sums.exposure, popularity)
-    out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(world.histories))
+    out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(histories))
     out[f"ild@{policy.k}"] = diversity / max(sums.users, 1)
     return out
 

@@ -89,7 +89,7 @@ function showStanding({ status, left, budget }) {
     parts.fact(words.events, stored.events.toLocaleString(words.code)),
     parts.fact(words.releases, left.released.length.toLocaleString(words.code)),
     parts.fact(words.last_left, last ? parts.dayOf(last.day, words) : words.never),
-    parts.fact(words.spent, life.cap === null ? spent : words.of(spent, life.cap)),
+    parts.fact(words.spent, [life.cap === null ? spent : words.of(spent, life.cap), ...parts.terms(budget, words)]),
   );
   at("switch").textContent = on ? words.switch_off : words.switch_on;
   at("switch").className = on ? "" : "plain";
@@ -126,8 +126,8 @@ function offerLine(offer, place) {
   return parts.element("li", {}, what, parts.element("div", { className: "acts" }, asking, refusing), why);
 }
 
-function showLeft({ left }) {
-  at("released").replaceChildren(...parts.releasedTable(left.released, words));
+function showLeft({ left, budget }) {
+  at("released").replaceChildren(...parts.releasedTable(left.released, budget, words));
   at("refused").replaceChildren(...parts.declinedTable(left.declined, words));
 }
 

@@ -24,7 +24,7 @@ export function size(bytes, words) {
   return new Intl.NumberFormat(words.code, { style: "unit", unit, maximumFractionDigits: 1 }).format(bytes / scale);
 }
 
-export const fact = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)));
+export const fact = (name, value) => element("div", {}, element("dt", {}, name), element("dd", {}, ...[value].flat()));
 
 // On a narrow screen each row stands as a block, each cell under its own head; roles keep it a table for a reader.
 function table(label, heads, rows) {
@@ -44,7 +44,16 @@ function rest(count, words) {
   return count > SHOWN ? [element("p", { className: "soft" }, words.more(count - SHOWN))] : [];
 }
 
-export function releasedTable(released, words) {
+const deltaOf = (budget) => budget.delta.toExponential().replace("e-", "e−");
+
+// What an epsilon means nothing without; nothing where nothing has left.
+export function terms(budget, words) {
+  if (!budget.runs.length) return [];
+  const all = ["unit", "adjacency", "trust"].map((name) => [...new Set(budget.runs.map((run) => run[name]))].join("/"));
+  return [element("p", { className: "soft" }, words.terms(...all, deltaOf(budget), budget.accountant.split(";")[0]))];
+}
+
+export function releasedTable(released, budget, words) {
   if (!released.length) return [element("p", { className: "soft" }, words.nothing_left)];
   const heads = [[words.day, "nowrap"], [words.what, ""], [words.task, "nowrap"], [words.cost, "n"]];
   const rows = released.slice(0, SHOWN).map((one) => [
@@ -57,7 +66,7 @@ export function releasedTable(released, words) {
     `${one.run}, ${one.round}`,
     epsilon(one.epsilon, words),
   ]);
-  return [table(words.left, heads, rows), ...rest(released.length, words), element("p", { className: "soft" }, words.alone)];
+  return [table(words.left, heads, rows), ...rest(released.length, words), element("p", { className: "soft" }, words.alone), ...terms(budget, words)];
 }
 
 export function declinedTable(declined, words) {
@@ -72,7 +81,7 @@ export function declinedTable(declined, words) {
 }
 
 export function capBars(budget, words) {
-  return budget.caps.map((cap) => {
+  const bars = budget.caps.map((cap) => {
     const name = words[`span_${cap.span}`];
     const title = typeof name === "function" ? name(budget.period_days) : name;
     const value = epsilon(cap.epsilon, words);
@@ -86,6 +95,7 @@ export function capBars(budget, words) {
     }, bar);
     return element("div", { className: "cap" }, element("p", {}, element("span", {}, title), element("strong", {}, said)), meter);
   });
+  return [...bars, ...terms(budget, words)];
 }
 
 function promise(run, words) {
@@ -108,8 +118,7 @@ export function covered(budget, words) {
         element("li", {}, words.participations, element("ul", {}, ...used))),
     );
   }
-  const delta = budget.delta.toExponential().replace("e-", "e−");
-  made.push(element("p", {}, words.delta(delta), " ", words.accountant(budget.accountant)), element("p", {}, words.uncovered));
+  made.push(element("p", {}, words.delta(deltaOf(budget)), " ", words.accountant(budget.accountant)), element("p", {}, words.uncovered));
   return made;
 }
 

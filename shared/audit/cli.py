@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -17,15 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from shared.audit.findings import CLAUSES, EXIT_CODES, Finding, Place, worst
-from shared.errors import ConfigError, FedrecallError, LedgerError
-from shared.terminal import PlainCommand
+from shared.errors import ConfigError, LedgerError
+from shared.terminal import PlainCommand, run_commands
 
 if TYPE_CHECKING:
     from shared.audit.verify import Report
 
 Language = Literal["en", "zh"]
 
-OK, USAGE, INTERRUPTED = 0, 2, 130
 MARKS: Final = {"pass": "pass", "fail": "FAIL", "cannot tell": "cannot tell"}
 MARKS_ZH: Final = {"pass": "通过", "fail": "不通过", "cannot tell": "无法判断"}
 
@@ -138,30 +136,8 @@ def explain_command(
 
 
 def main() -> None:
-    """Entry point: errors become one sentence and an exit code."""
-    try:
-        # Outside standalone mode an exit code comes back as the result, and Ctrl-C as 130.
-        code = app(standalone_mode=False) or OK
-    except FedrecallError as error:
-        typer.echo(f"fedrecall-audit: {_clean(str(error))}", err=True)
-        code = USAGE
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except ModuleNotFoundError as error:
-        if error.name not in {"dp_accounting", "jinja2", "prv_accountant", "scipy"}:
-            raise
-        typer.echo(f"fedrecall-audit: {error.name} is missing: pip install 'fedrecall[audit]'", err=True)
-        code = USAGE
-    except Exception as error:
-        # Typer's own usage errors (an unknown option, a missing argument) know how to show themselves.
-        show = getattr(error, "show", None)
-        if show is None:
-            raise
-        show()
-        code = USAGE
-    if code == INTERRUPTED:
-        typer.echo("fedrecall-audit: interrupted", err=True)
-    sys.exit(code)
+    """Entry point."""
+    run_commands(app, dict.fromkeys(("dp_accounting", "jinja2", "prv_accountant", "scipy"), "audit"))
 
 
 def _audited(

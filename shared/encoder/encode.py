@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.encoder.history import attention_weights, last_state
 from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
-from shared.history import History, behaviour_features
+from shared.history import BEHAVIOUR_WIDTH, History, behaviour_features, stacked
 
 _EPS = 1e-6
 
@@ -37,15 +37,12 @@ def pad(histories: Sequence[History], *, visible: str = "train") -> Padded:
     Args:
         visible: "train" hides held-out rows, "all" shows everything (for serving and for the final test).
     """
-    if visible == "all":
-        histories = [replace(h, held_out=np.zeros_like(h.held_out)) for h in histories]
-    chosen = [np.flatnonzero(~h.held_out) for h in histories]
-    length = max(1, *(len(rows) for rows in chosen)) if chosen else 1
+    seen = stacked(histories, visible=visible)
+    length = max(1, int(seen.length.max(initial=0)))
     item = np.zeros((len(histories), length), np.int64)
-    behaviour = np.zeros((len(histories), length, len(plain_behaviour())), np.float32)
-    for row, (history, rows) in enumerate(zip(histories, chosen, strict=True)):
-        item[row, : len(rows)] = history.item[rows]
-        behaviour[row, : len(rows)] = behaviour_features(history)[rows]
+    behaviour = np.zeros((len(histories), length, BEHAVIOUR_WIDTH), np.float32)
+    item[seen.user, seen.place] = seen.rows.item
+    behaviour[seen.user, seen.place] = behaviour_features(seen)
     return Padded(item, behaviour)
 
 
@@ -95,9 +92,11 @@ def user_vectors(weights: Floats, vectors: Floats, padded: Padded) -> Floats:
 def _pooled(weight: Floats, vectors: Floats, padded: Padded) -> Floats:
     """(users, width) sum of the vectors of each user's items, (users, places) weights."""
     # Through one row of item weights a user: gathering the vectors of every place costs far more where they are wide.
-    of_items = np.zeros((len(weight), len(vectors)), np.float32)
-    np.add.at(of_items, (np.arange(len(weight))[:, None], padded.item), weight)
-    return np.asarray(of_items @ vectors, np.float32)
+    # A row of the items that somebody here has, for a catalogue may be far larger than a batch's histories.
+    here, column = np.unique(padded.item, return_inverse=True)
+    of_items = np.zeros((len(weight), len(here)), np.float32)
+    np.add.at(of_items, (np.arange(len(weight))[:, None], column.reshape(padded.item.shape)), weight)
+    return np.asarray(of_items @ vectors[here], np.float32)
 
 
 def at_length_one(rows: Floats) -> Floats:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -47,7 +48,40 @@ def popular_mean(compact: Floats, bucket: NDArray[np.int64], prior: Floats) -> F
     return np.asarray((mass @ compact) / mass.sum(), np.float32)
 
 
-def feature_map(compact: Floats, bucket: NDArray[np.int64], prior: Floats, width: int, typical: int) -> Floats:
+@dataclass(frozen=True)
+class FeatureMap:
+    """What items add to a profile, worked out for those that are asked for.
+
+    Attributes:
+        compact: (items, d) the catalogue's compact text vectors.
+        bucket: (items,) row of each item in per-item vectors.
+        place: (buckets,) column of each popular bucket, -1 for the others.
+        direction: (width,) private popularity of the popular buckets at length one.
+        mean: (d,) popular mean of the compact vectors.
+        text_scale: of the text's columns.
+    """
+
+    compact: Floats
+    bucket: NDArray[np.int64]
+    place: NDArray[np.int64]
+    direction: Floats
+    mean: Floats
+    text_scale: float
+
+    def rows(self, items: NDArray[np.integer]) -> Floats:
+        """(n, width + d): each item's bucket less its part along popularity, and its text less the popular mean."""
+        width = len(self.direction)
+        place = self.place[self.bucket[items]]
+        known = np.flatnonzero(place >= 0)
+        out = np.zeros((len(items), width + self.compact.shape[1]), np.float32)
+        out[known, place[known]] = 1.0
+        out[known, :width] -= self.direction[place[known], None] * self.direction
+        out[:, :width] *= _item_scale()
+        out[:, width:] = (self.compact[items] - self.mean) * self.text_scale
+        return out
+
+
+def feature_map(compact: Floats, bucket: NDArray[np.int64], prior: Floats, width: int, typical: int) -> FeatureMap:
     """What an item adds to a profile.
 
     Args:
@@ -56,22 +90,12 @@ def feature_map(compact: Floats, bucket: NDArray[np.int64], prior: Floats, width
         prior: (buckets,) log private popularity.
         width: popular buckets that are features of their own.
         typical: public length of a typical history; a sum of that many text vectors is as long as it is.
-
-    Returns:
-        (items, width + d): the item's bucket less its part along popularity, and its text less the popular mean.
     """
     chosen = popular(prior, width)
-    direction = popularity_direction(prior, chosen)
     place = np.full(len(prior), -1)
     place[chosen] = np.arange(len(chosen))
-    rows = np.flatnonzero(place[bucket] >= 0)
-    known = place[bucket[rows]]
-    out = np.zeros((len(bucket), len(chosen) + compact.shape[1]), np.float32)
-    out[rows, known] = 1.0
-    out[rows, : len(chosen)] -= direction[known, None] * direction
-    out[:, : len(chosen)] *= _item_scale()
-    out[:, len(chosen) :] = (compact - popular_mean(compact, bucket, prior)) * _text_scale(typical)
-    return out
+    mean = popular_mean(compact, bucket, prior)
+    return FeatureMap(compact, bucket, place, popularity_direction(prior, chosen), mean, _text_scale(typical))
 
 
 def as_parameters(
@@ -79,7 +103,7 @@ def as_parameters(
 ) -> tuple[Floats, Floats]:
     """A basis of features as an encoder's parts.
 
-    They obey ``feature_map(...) @ basis == compact @ projection + context[bucket]``.
+    With all items, ``feature_map(...).rows(items) @ basis == compact @ projection + context[bucket]``.
 
     Args:
         basis: (width + d, n), without any part along popularity.
@@ -103,16 +127,21 @@ def _text_scale(typical: int) -> float:
     return math.sqrt(TEXT_SHARE / max(typical, 1))
 
 
-def profiles(features: Floats, histories: Sequence[History]) -> Floats:
-    """(users, features) rows of length one, zeros where nothing is visible; held-out rows are hidden.
+def profiles(features: FeatureMap, histories: Sequence[History]) -> Floats:
+    """(users, width + d) rows of length one, zeros where nothing is visible; held-out rows are hidden.
 
     Formal guarantees: a history that is replaced by nothing changes its row to zeros, so the upper triangle below
     changes by at most 1 in L2 norm (:func:`packed`).
     """
-    rows = np.zeros((len(histories), features.shape[1]), np.float32)
+    width = len(features.direction) + features.compact.shape[1]
+    rows = np.zeros((len(histories), width), np.float32)
     for row, history in enumerate(histories):
-        # One at a time: nobody's row may depend, not even in its last bit, on who else is here.
-        rows[row] = at_length_one(user_vectors(plain_behaviour(), features, pad([history])))[0]
+        # One at a time: nobody's row may depend, not even in its last bit, on who else is here. Of a catalogue that may
+        # be large, the features of a history's own items alone are worked out.
+        items, places = np.unique(history.item, return_inverse=True)
+        own = replace(history, item=places.astype(np.int32))
+        if len(items):
+            rows[row] = at_length_one(user_vectors(plain_behaviour(), features.rows(items), pad([own])))[0]
     return rows
 
 

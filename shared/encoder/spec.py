@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -134,9 +135,27 @@ def bucket_of(ids: tuple[str, ...], buckets: int) -> NDArray[np.int64]:
     """The row of each item in per-item vectors: its own index while there is room, else a public hash of its id.
 
     Returns:
-        (items,) int64 in 0..buckets-1.
+        (items,) int64 in 0..buckets-1; shared by callers with the same ``ids``, so not to be written into.
     """
     if len(ids) <= buckets:
         return np.arange(len(ids))
-    digests = (hashlib.sha256(item.encode()).digest()[:8] for item in ids)
+    return _hashed(_Same(ids), buckets)
+
+
+class _Same:
+    """A tuple that equals itself alone: to compare the ids of a million items would cost as much as to hash them."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self.ids = ids
+
+    def __hash__(self) -> int:
+        return id(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.ids is other.ids
+
+
+@lru_cache(maxsize=4)
+def _hashed(same: _Same, buckets: int) -> NDArray[np.int64]:
+    digests = (hashlib.sha256(item.encode()).digest()[:8] for item in same.ids)
     return np.array([int.from_bytes(d, "big") % buckets for d in digests], np.int64)

@@ -86,7 +86,8 @@ def make_plan(target: Target) -> PrivacyPlan:
         profile=mechanism("profile", 1.0, 1 << 16),
         trending=mechanism("trending", 1.0, 1 << 16),
     )
-    check_rounds(plan, max(target.users, target.population))
+    clients = target.cohort or target.population
+    check_rounds(plan, clients, math.ceil(max(target.users, target.population) * clients / target.population))
     return plan
 
 
@@ -129,7 +130,9 @@ def plan_from_dict(raw: Mapping[str, Any]) -> PrivacyPlan:
     plan = PrivacyPlan(**data)
     check_terms(plan, plan.population)
     check_mechanisms(plan)
-    check_rounds(plan, plan.population)
+    # How many a cohort has beyond the smallest is the server's to choose, who alone has the sum.
+    clients = plan.population if plan.sampling is not None else max(1, plan.smallest_cohort)
+    check_rounds(plan, clients, clients)
     if plan.epsilon is not None:
         kept = printed(lambda delta: accounting.epsilon_exact(plan.claimed(plan.full()), delta), plan.delta)
         if kept > plan.epsilon * (1.0 + 1e-6):

@@ -24,6 +24,7 @@ from shared.errors import LedgerError
 
 GENESIS: Final = "0" * 64
 LINE_LIMIT: Final = 1 << 24  # bytes: a line names at most a cohort; anything longer is hostile
+_SPELLING: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 FIRST: Final = ("plan", "opened")  # a server's ledger begins with its plan; a client's before it knows any
 
 Event = Mapping[str, Any]
@@ -86,7 +87,7 @@ def seal_line(seq: int, previous: str, event: Event, place: str) -> tuple[bytes,
     if not isinstance(event.get("type"), str):
         raise LedgerError(f"{place}: an event names its type")
     try:
-        body = json.dumps(dict(event), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        body = _SPELLING.encode(dict(event)).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise LedgerError(f"{place}: the event cannot be written as JSON: {error}") from error
     digest = hashlib.sha256(b'[%d,"%s",%s]' % (seq, previous.encode(), body)).hexdigest()

@@ -34,6 +34,7 @@ WHOLE: Final = (
     "profile_dimension",
     "trending_participations",
     "trending_dimension",
+    "cohort",
     "users",
 )
 
@@ -158,8 +159,13 @@ def check_mechanisms(plan: PrivacyPlan) -> None:
             )
 
 
-def check_rounds(plan: PrivacyPlan, units: int) -> None:
-    """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus."""
+def check_rounds(plan: PrivacyPlan, clients: int, units: int) -> None:
+    """A single release above the cap is a mistake, whatever the total says; and a sum must never wrap the modulus.
+
+    Args:
+        plan: what is promised.
+        clients, units: behind one sum.
+    """
     for kind in plan.full():
         mechanism = plan.mechanism(kind)
         if not mechanism.participations:
@@ -174,7 +180,7 @@ def check_rounds(plan: PrivacyPlan, units: int) -> None:
                 f"{kind}: noise of {plan.sum_sigma(kind, 1):.2g} grid units from one party is below {SMALLEST_SHARE}, "
                 "too coarse a grid: lower privacy.epsilon or the smallest cohort"
             )
-        reach = units * mechanism.steps + REACH * plan.sum_sigma(kind, plan.population)
+        reach = units * mechanism.steps + REACH * plan.sum_sigma(kind, clients)
         if reach >= 2 ** (MODULUS_BITS - 1) or plan.sum_sigma(kind, 1) > LARGEST:
             raise PlanError(
                 f"{kind}: {units} units of {mechanism.steps} grid steps and their noise overflow {MODULUS_BITS} bits"

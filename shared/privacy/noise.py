@@ -29,7 +29,7 @@ LARGEST: Final = 2.0**27  # grid units: ten of them still fit int32
 # Part of every probability that its table leaves out: more than the rounding errors of doubles, so none is too large.
 SHAVED: Final = 2.0**-44
 _ONE_TABLE: Final = 8192.0  # the largest sigma with a table of its own: 2^18 cells
-_CHUNK: Final = 1 << 18  # words at a time: the working set stays in cache
+_CHUNK: Final = 1 << 16  # words at a time: the working set stays in cache
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,13 @@ def _sample(sigma: float, size: int, source: NoiseSource) -> NDArray[np.int32]:
     for start in range(0, size, _CHUNK):
         part = out[start : start + _CHUNK]
         word = source.words(len(part))
-        cell = (word & table.mask).astype(np.int64)
-        cell = np.where((word >> table.bits) < table.keep[cell], cell, table.alias[cell])
-        part[:] = cell - table.reach
-        for place in np.flatnonzero(cell == len(table.mass)):
+        cell = (word & table.mask).view(np.int64)
+        np.take(table.alias, cell, out=part, mode="clip")  # nothing is clipped; numpy then writes without a detour
+        np.copyto(part, cell, where=(word >> table.bits) < table.keep.take(cell))
+        left_out = len(table.mass)  # the last outcome, if it was drawn
+        places = np.flatnonzero(part == left_out) if part.max() == left_out else ()
+        part -= table.reach
+        for place in places:
             part[place] = _left_out(sigma, table, source)
     return out
 
@@ -122,7 +125,7 @@ class _AliasTable:
     bits: np.uint64
     mask: np.uint64
     keep: NDArray[np.uint64]
-    alias: NDArray[np.int64]
+    alias: NDArray[np.int32]
 
 
 @lru_cache(maxsize=16)
@@ -152,7 +155,7 @@ def _alias_table(sigma: float, shaved: float = SHAVED) -> _AliasTable:
         bits=np.uint64(bits),
         mask=np.uint64(cells - 1),
         keep=np.array(keep, np.uint64),
-        alias=np.array(alias, np.int64),
+        alias=np.array(alias, np.int32),
     )
 
 

@@ -7,7 +7,7 @@ K, so any choice of cohorts by the server is covered. A second claim, under trus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,37 @@ def remaining(used: int, limit: int) -> int:
 def eligible(clients: Sequence[str], used: Mapping[str, int], limit: int) -> list[str]:
     """The clients, in the given order, that have a participation left of ``limit``."""
     return [client for client in clients if remaining(used.get(client, 0), limit) > 0]
+
+
+def number_eligible(clients: Collection[str], used: Mapping[str, int], limit: int) -> int:
+    """How many :func:`eligible` would list; it looks at those who were asked alone."""
+    spent = sum(remaining(count, limit) == 0 and client in clients for client, count in used.items())
+    return len(clients) - spent if limit > 0 else 0
+
+
+def cohort_of(
+    clients: Sequence[str], used: Mapping[str, int], limit: int, size: int, rng: np.random.Generator
+) -> list[str]:
+    """A cohort of :func:`choose` among the clients that have a participation left of ``limit``.
+
+    While most clients were never asked the cohort is drawn among them by rejection: that costs as much as the cohort,
+    not as the population. Every set of ``size`` of them is equally likely, either way.
+
+    Args:
+        clients: everybody, in their order.
+        used: participations so far; who is not in it has none.
+        limit: of the plan.
+        size: clients wanted.
+        rng: chance.
+    """
+    asked = sum(count > 0 for count in used.values())
+    if limit <= 0 or 2 * size > len(clients) - asked or 2 * asked > len(clients):
+        return choose(eligible(clients, used, limit), used, size, rng)
+    places: set[int] = set()
+    while len(places) < size:
+        drawn = rng.integers(0, len(clients), size - len(places)).tolist()
+        places.update(place for place in drawn if not used.get(clients[place], 0))
+    return [clients[place] for place in sorted(places)]
 
 
 def choose(candidates: Sequence[str], used: Mapping[str, int], size: int, rng: np.random.Generator) -> list[str]:

@@ -229,6 +229,7 @@ class Target:
         profile_dimension: numbers in the one-off profile release, 0 = none.
         trending_participations: refreshes of what is trending that one client may take part in.
         trending_dimension: numbers in one of them, 0 = none.
+        cohort: clients in one sum at most, 0 = the whole population.
     """
 
     kind: Kind
@@ -251,6 +252,7 @@ class Target:
     profile_dimension: int = 0
     trending_participations: int = 0
     trending_dimension: int = 0
+    cohort: int = 0
 
 
 def honest_of(smallest_cohort: int, collusion: float) -> int:

@@ -1,4 +1,4 @@
-"""Finding the best of many items without scoring them all: 64 bytes an item, and above 50,000 a graph of neighbours.
+"""Finding the best of many items without scoring them all: 64 bytes an item, and above 250,000 a graph of neighbours.
 
 A score is R = sum over groups of W_g (1 + gain_g) S_g(u_g, v_gi): for every kind of similarity an inner product of
 something of the user with something of the item, plus what is the same for all items. So one row of ``WIDTH`` numbers
@@ -33,7 +33,9 @@ from shared.recall.quantised import BLOCK, LARGEST
 Indices = NDArray[np.int64]
 WIDTH: Final = 64
 TEXT_WIDTH: Final = 32
-LOOKED_THROUGH: Final = 50_000  # items; up to here every row is looked at
+LOOKED_THROUGH: Final = 250_000  # items; up to here looking at every row is as quick as the graph
+_SAMPLED: Final = 2048  # scores, at least, that a threshold comes from;
+_SURELY: Final = 2  # times as many as are wanted lie above it, by the sample
 _SAMPLE: Final = 8192  # items that the principal directions come from
 _TURNS: Final = 8  # of the subspace iteration
 _NEIGHBOURS, _EFFORT_BUILDING, _EFFORT_SEARCHING = 32, 128, 1600  # HNSW's M, ef_construction, ef
@@ -151,8 +153,28 @@ def best_rows(values: NDArray[np.int8], query: Floats, count: int, among: Indice
         part = slice(start, start + BLOCK)
         rows = values[part] if among is None else values[among[part]]
         np.matmul(rows.astype(np.float32), query, out=score[part])
-    kept = np.arange(size) if size <= count else np.sort(np.argpartition(-score, count - 1)[:count])
+    kept = _largest(score, count)
     return np.asarray(kept if among is None else among[kept], np.int64)
+
+
+def _largest(score: Floats, count: int) -> Indices:
+    """The places of the ``count`` largest, ascending; all where there are no more.
+
+    Selecting among all costs as much as scoring them. A sample says below what most lie, and the few that are left are
+    selected among; where the sample was wrong, all are.
+    """
+    every = len(score) // _SAMPLED
+    if every > 1 and count * _SURELY < len(score):
+        sample = score[::every]
+        low = len(sample) - count * _SURELY // every - 1
+        some = np.flatnonzero(score >= np.partition(sample, low)[low])
+    else:
+        some = np.arange(len(score))
+    if len(some) < count < len(score):
+        some = np.arange(len(score))
+    if len(some) <= count:
+        return some
+    return some[np.sort(np.argpartition(score[some], len(some) - count)[len(some) - count :])]
 
 
 def near_rows(graph: Graph, values: NDArray[np.int8], query: Floats, count: int) -> Indices:

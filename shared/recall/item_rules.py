@@ -60,6 +60,8 @@ def barred(rules: ItemRules, ids: Sequence[str], age: int | None) -> Mask:
     never = {*rules.blocked, *rules.harmful}
     young = {item for item, limit in rules.min_age.items() if age is None or age < limit}
     out = never | young
+    if not out:
+        return np.zeros(len(ids), np.bool_)
     return np.fromiter((item in out for item in ids), np.bool_, len(ids))
 
 

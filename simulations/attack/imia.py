@@ -36,7 +36,7 @@ from shared.privacy.plan import PrivacyPlan, printed
 from shared.protocol import TrainTask
 from simulations.attack.bounds import clopper_pearson
 from simulations.attack.subject import Subject, tasks_of
-from simulations.seeding import Seed, clock, generator, noise
+from simulations.seeding import Seed, clock, generator, key, noise
 
 TRIALS: Final = 400  # users tried, at most
 FEWEST: Final = 40  # trials below which even an attack that is always right would show too little
@@ -328,6 +328,7 @@ def _rows(
         histories=lambda client: (of[client],),
         ages=lambda _client: (None,),
         catalogue=subject.world.catalogue,
+        key=lambda user, round_: key(game.root, "imia", whose, user, round_),
         rng=lambda user, round_: generator(game.root, "imia", whose, user, round_),
         noise=lambda client: noise(game.root, "imia", whose, client),
         today=clock(0)(),  # which updates do not look at

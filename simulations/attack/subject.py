@@ -146,7 +146,7 @@ def rehearsal(
         randomness,
         consents=dict.fromkeys(clients, consent_to(plan)),
         clock=calendar(subject.config, subject.world, _KEYS_OF),
-        identity=identities(_KEYS_OF, clients),
+        identity=identities(_KEYS_OF),
         masked=False,
     )
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
@@ -42,9 +42,10 @@ def run_baselines(
     seed: int,
     names: Iterable[str] | None = None,
     also_valid: bool = False,
+    on: Literal["valid", "test"] = "test",
     progress: Progress | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Fit on train, choose on validation, measure on test.
+    """Fit on train, choose on validation, measure on test (or, where settings are chosen, on validation).
 
     Args:
         dataset: behaviour and public texts.
@@ -55,6 +56,7 @@ def run_baselines(
         names: of ``BASELINES`` and ``PRIVATE_BASELINES``, all by default.
         also_valid: rank test items a second time, from train and validation rows of each user; results that end in
             ``WITH_VALID``. What was fitted stays the same.
+        on: which held-out items to look for; validation items only train rows may be read for.
         progress: gets a sentence as work goes on.
 
     Returns:
@@ -64,13 +66,16 @@ def run_baselines(
 
     Raises:
         ConfigError: unknown name, or epsilon or delta out of range.
+        ValueError: validation items would be looked for among rows that hold them.
     """
+    if also_valid and on == "valid":
+        raise ValueError("validation items are ranked from train rows alone")
     chosen = _known(names)
     _check_budget(delta, epsilons)
     data = interactions(dataset, split)
     histories = [data.train, data.train + data.valid] if also_valid else [data.train]
     read = csr_array(vstack(histories, format="csr"))
-    work = _Work(dataset.items.texts, data, read, seed, progress or (lambda _: None))
+    work = _Work(dataset.items.texts, data, read, seed, on, progress or (lambda _: None))
     results: dict[str, dict[str, float]] = {}
     for name in chosen:
         work.say(f"baseline {name}")
@@ -114,13 +119,14 @@ class _Work:
     data: Interactions
     read: csr_array
     seed: int
+    on: Literal["valid", "test"]
     say: Progress
 
 
 def _results(name: str, ending: str, scorer: Scorer, work: _Work) -> dict[str, dict[str, float]]:
-    """Metrics on test items, once for every reading of the histories."""
+    """Metrics, once for every reading of the histories."""
     users = work.data.users
-    results = {name + ending: evaluate(scorer, work.data)}
+    results = {name + ending: evaluate(scorer, work.data, work.on)}
     if work.read.shape[0] > users:
         results[name + WITH_VALID + ending] = evaluate(
             lambda rows: scorer(slice(users + rows.start, users + rows.stop)), work.data

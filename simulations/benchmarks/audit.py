@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,10 +25,10 @@ from shared.errors import RunError
 from shared.privacy.calibration import make_plan
 from shared.privacy.chain import GENESIS, Receipt, public_hex, seal_line, sign_head
 from shared.privacy.plan import PrivacyPlan, Target, plan_to_dict
-from simulations.benchmarks.measure import machine
+from simulations.benchmarks.measure import in_child, machine, peak
 
 SECONDS, MEGABYTES = 60.0, 1000.0  # the bars of the project
-_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+THIS: Final = "simulations.benchmarks.audit"
 _NONE: Final = "0" * 64
 
 
@@ -92,9 +90,9 @@ def measure(say: Callable[[str], None], plan: Plan | None = None) -> dict[str, A
         say(f"writing ledgers of {plan.rounds:,} rounds, {plan.clients:,} clients, {plan.cohort} a round")
         lines, heads, size = write_run(Path(folder), plan)
         say(f"reading {lines:,} lines as JSON, nothing else")
-        bare = _in_a_process("bare", folder)
+        bare = in_child(THIS, "bare", folder)
         say(f"verifying {lines:,} lines and {heads:,} signatures")
-        audit = _in_a_process("audit", folder)
+        audit = in_child(THIS, "audit", folder)
     if audit["failed"] or audit["lines"] != lines:
         raise RunError(f"the audit of clean ledgers fails: {', '.join(audit['failed']) or 'lines are missing'}")
     return {
@@ -201,18 +199,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _in_a_process(what: str, folder: str) -> dict[str, Any]:
-    done = subprocess.run(  # noqa: S603 - this interpreter, this module
-        [sys.executable, "-m", "simulations.benchmarks.audit", what, folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(f"the measured process ended with {done.returncode}: {done.stderr[-300:]}")
-    return dict(json.loads(done.stdout))
-
-
 def _bare(folder: Path) -> dict[str, Any]:
     """Every line through ``json.loads``: what any reader of these files pays."""
     return {"lines": sum(1 for raw in _raw(folder) if json.loads(raw))}
@@ -243,16 +229,7 @@ def main(what: str, folder: str) -> None:
     began = time.perf_counter()
     done = (_audit if what == "audit" else _bare)(Path(folder))
     seconds = time.perf_counter() - began
-    sys.stdout.write(json.dumps({"seconds": seconds, "peak_megabytes": _peak() / 1e6, **done}))
-
-
-def _peak() -> int:
-    """Bytes that this process held at most; without /proc, a bound that the size of its parent is part of."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+    sys.stdout.write(json.dumps({"seconds": seconds, "peak_megabytes": peak() / 1e6, **done}))
 
 
 def show(result: dict[str, Any], console: Console) -> None:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+from shared.errors import RunError
 
 T = TypeVar("T")
 
+THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_UNIT: Final = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -93,6 +102,82 @@ def resident() -> int:
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE
     except OSError:
+        return 0
+
+
+def peak() -> int:
+    """Bytes that this process held at most; without /proc, a bound that the size of its parent is part of."""
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+
+
+@contextmanager
+def own_peak() -> Iterator[list[int]]:
+    """Watch this process's memory, pages of mapped files aside, which the system may drop whenever it needs the room.
+
+    Yields:
+        A list of one number: the most bytes that were held at any of the readings, twenty a second.
+    """
+    most, over = [_own()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            most[0] = max(most[0], _own())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        watcher.join()
+        most[0] = max(most[0], _own())
+
+
+def in_child(module: str, *args: str) -> dict[str, Any]:
+    """What a module prints as JSON in a fresh process: one thread, its own peak of memory, nobody else's caches.
+
+    Args:
+        module: run as ``python -m``; the last line of its standard output is the result.
+        args: of its command line.
+
+    Raises:
+        RunError: it failed; with its last words.
+    """
+    done = subprocess.run(  # noqa: S603 - this interpreter, a module of this program
+        [sys.executable, "-m", module, *args],
+        env={**os.environ, **dict.fromkeys(THREADS, "1")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RunError(f"the measured process ended with {done.returncode}: {done.stderr[-300:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def bar_of(what: str, value: float, sign: str, bound: float) -> dict[str, Any]:
+    """A bar of the project beside what was measured, and whether it is met.
+
+    Args:
+        what: is measured.
+        value: the figure.
+        sign: "<", "<=" or ">=".
+        bound: the bar.
+    """
+    met = {"<": value < bound, "<=": value <= bound, ">=": value >= bound}[sign]
+    return {"what": what, "value": value, "bar": f"{sign} {bound:g}", "met": met}
+
+
+def _own() -> int:
+    return _status("RssAnon") or peak()
+
+
+def _status(name: str) -> int:
+    """Bytes of an entry of this process's status; 0 where the system has none."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
         return 0
 
 

@@ -8,6 +8,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from simulations.benchmarks.tables import bars_table, cell_of, machine_line
+
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print what :func:`simulations.benchmarks.secagg.measure` returned: sessions, ratios, memory, bars, machine."""
@@ -15,29 +17,31 @@ def show(result: dict[str, Any], console: Console) -> None:
     console.print(_alone(result))
     console.print(_ratios(result))
     console.print(_memory(result))
-    console.print(_bars(result))
-    console.print(_machine(result), markup=False)
+    console.print(bars_table(result["bars"]))
+    console.print(machine_line(result), markup=False)
 
 
 def _sessions(result: dict[str, Any]) -> Table:
     rows = result["sessions"]
     table = Table(
-        title=f"Secure aggregation of {rows[0]['values']:,} values: processor time on one core",
-        caption="k neighbours, t shares recover a secret; ms and kB are those of one client; medians, ± half the range "
-        f"of {', '.join(str(row['seconds']['repeats']) for row in rows)} sessions",
+        title="Secure aggregation: processor time on one core",
+        caption="k neighbours, t shares recover a secret; ms and kB are those of one client; medians of n sessions, "
+        "± half their range",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )
     table.add_column("")
-    for name in ("clients", "gone", "k/t", "seconds", "ms", "server s", "kB up", "kB down"):
+    for name in ("clients", "values", "gone", "k/t", "n", "seconds", "ms", "server s", "kB up", "kB down"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
             row["side"],
-            str(row["clients"]),
+            f"{row['clients']:,}",
+            f"{row['values']:,}",
             str(row["dropped"]),
             f"{row['neighbours']}/{row['threshold']}",
-            _spread(row["seconds"]),
+            str(row["seconds"]["repeats"]),
+            cell_of(row["seconds"]),
             f"{1e3 * row['client_seconds']:.1f}",
             f"{row['server_seconds']:.2f}",
             f"{row['up'] / 1e3:.1f}",
@@ -50,7 +54,7 @@ def _alone(result: dict[str, Any]) -> Table:
     table = Table("one client of fedrecall, alone in its process", box=SIMPLE)
     table.add_column("ms", justify="right")
     for clients, spread in result["client_alone"].items():
-        table.add_row(f"of {clients}", _spread({**spread, **{k: 1e3 * spread[k] for k in ("median", "low", "high")}}))
+        table.add_row(f"of {clients}", cell_of({**spread, **{k: 1e3 * spread[k] for k in ("median", "low", "high")}}))
     return table
 
 
@@ -72,26 +76,3 @@ def _memory(result: dict[str, Any]) -> Table:
     for name, key in (("allocated by Python", "traced_bytes"), ("of the process", "resident_bytes")):
         table.add_row(name, *(f"{size / 1e6:.2f}" for size in result["memory"][key]))
     return table
-
-
-def _bars(result: dict[str, Any]) -> Table:
-    table = Table("bar", "wanted", box=SIMPLE)
-    table.add_column("measured", justify="right")
-    table.add_column("met")
-    for bar in result["bars"]:
-        table.add_row(bar["what"], bar["bar"], f"{bar['value']:.3g}", "yes" if bar["met"] else "NO")
-    return table
-
-
-def _machine(result: dict[str, Any]) -> str:
-    where = result["machine"]
-    packages = ", ".join(f"{name} {version}" for name, version in where["packages"].items())
-    return (
-        f"{where['cpu']}, {where['cores']} cores, load average {where['load']:.2f} before and "
-        f"{result['load_after']:.2f} after; Python {where['python']}, {packages}"
-    )
-
-
-def _spread(spread: dict[str, Any]) -> str:
-    half = (spread["high"] - spread["low"]) / 2 / spread["median"]
-    return f"{spread['median']:.3g} ±{100 * half:.0f}%"

@@ -120,7 +120,7 @@ def _measured(home: Home, items: int, say: Say) -> dict[str, Any]:
     say(f"{items:,} items: making them up")
     rng = np.random.default_rng(items)
     made = make(items, rng)
-    _publish(home, made)
+    publish(home, made)
     say(f"{items:,} items: the shelf")
     began = time.perf_counter()
     build_in_child(home)
@@ -128,7 +128,7 @@ def _measured(home: Home, items: int, say: Say) -> dict[str, Any]:
     shelf = open_shelf(home)
     if shelf is None or shelf.model is None:
         raise RuntimeError("the shelf that was just built is not there")
-    people = [_person(shelf, made, rng) for _ in range(PEOPLE)]
+    people = [person_of(shelf, made, rng) for _ in range(PEOPLE)]
     say(f"{items:,} items: lists")
     key = os.urandom(32)
     with one_core():
@@ -183,7 +183,7 @@ def _unit(rows: np.ndarray[Any, np.dtype[Any]]) -> Floats:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def _publish(home: Home, made: Made) -> None:
+def publish(home: Home, made: Made) -> None:
     """Put the world in force, as a server's publication does; the catalogue is there already."""
     version = made.model.trained
     home.folder.joinpath("device.toml").write_text("", encoding="utf-8")
@@ -194,7 +194,7 @@ def _publish(home: Home, made: Made) -> None:
     take(home, publication_record(publication, server, "0" * 64), public_hex(server))
 
 
-def _person(shelf: MappedShelf, made: Made, rng: np.random.Generator) -> Person:
+def person_of(shelf: MappedShelf, made: Made, rng: np.random.Generator) -> Person:
     """Somebody with items of three topics."""
     topics = rng.choice(made.topic, 3)
     near = np.flatnonzero(np.isin(made.topic, topics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +11,13 @@ from simulations.datasets.dataset import Dataset
 from simulations.datasets.folders import load_folder
 from simulations.datasets.movielens import load_movielens
 from simulations.datasets.online_retail import load_online_retail, tidy
+from simulations.datasets.parsed import parsed
 from simulations.datasets.synthetic import synthetic_dataset
 from simulations.download import Say, silent
 from simulations.fetch import fetch_ml100k, fetch_online_retail
 
-DATASETS: Final = ("ml-100k", "online-retail", "synthetic")
+ZIPF: Final = "zipf"  # made to any size, and so not held in memory: simulations/world.py
+DATASETS: Final = ("ml-100k", "online-retail", "synthetic", ZIPF)
 
 
 def load_dataset(
@@ -45,15 +47,25 @@ def load_dataset(
     if source is not None and not source.is_dir():
         raise DataError(f"{source}: no such folder")
     if name_or_folder == "ml-100k":
-        return load_movielens(fetch_ml100k(cache, source, say))
+        folder = fetch_ml100k(cache, source, say)
+        return _parsed(folder, ("ml-100k.inter", "ml-100k.item"), cache, load_movielens)
     if name_or_folder == "online-retail":
-        return load_online_retail(_online_retail_folder(cache, source, say))
+        folder = _online_retail_folder(cache, source, say)
+        if source is not None:
+            return load_online_retail(folder)
+        return _parsed(folder, ("interactions.parquet", "items.csv"), cache, load_online_retail)
+    if name_or_folder == ZIPF:
+        raise ConfigError(f"data {ZIPF!r} is made for runs alone; its yardsticks stand in the run's table")
     if name_or_folder == "synthetic":
         return synthetic_dataset(seed)
     folder = Path(name_or_folder).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"data {name_or_folder!r} is neither a folder nor one of {', '.join(DATASETS)}")
     return load_folder(folder, columns)
+
+
+def _parsed(folder: Path, names: Sequence[str], cache: Path, load: Callable[[Path], Dataset]) -> Dataset:
+    return parsed([folder / name for name in names], cache, lambda: load(folder))
 
 
 def _online_retail_folder(cache: Path, source: Path | None, say: Say) -> Path:

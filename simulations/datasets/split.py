@@ -42,7 +42,7 @@ def split_dataset(dataset: Dataset, protocol: str) -> Split:
     positive = np.flatnonzero(dataset.kind != NOT_INTERESTED)
     by_user = positive[np.argsort(dataset.user[positive], kind="stable")]
     bounds = np.searchsorted(dataset.user[by_user], np.arange(len(dataset.users) + 1))
-    id_order = ascending_ids(dataset.items.ids)
+    id_order = ascending_ids(dataset.items.ids if chosen == "rs" else ())  # the others do not ask for it
     for user, raw_id in enumerate(dataset.users):
         rows = by_user[bounds[user] : bounds[user + 1]]
         ordered = _shuffled(rows, id_order[dataset.item[rows]], raw_id) if chosen == "rs" else _newest(dataset, rows)

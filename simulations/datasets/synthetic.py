@@ -25,7 +25,7 @@ _TOPIC_FLOOR: Final = 0.03
 _START: Final = 1_700_000_000.0
 _DAYS: Final = 180.0
 # The words of each topic: objects, then qualities, then activities.
-_TOPICS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+TOPICS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "garden": (
         ("watering can", "herb planter", "trellis", "seed tray"),
         ("terracotta", "galvanised", "cedar"),
@@ -78,7 +78,7 @@ def synthetic_dataset(seed: int, *, users: int = USERS, items: int = ITEMS) -> D
         items: how many items, at least the number of topics.
     """
     generator = np.random.default_rng([seed, users, items])
-    topic = np.arange(items) % len(_TOPICS)
+    topic = np.arange(items) % len(TOPICS)
     popularity = generator.permutation((1.0 + np.arange(items)) ** -_ZIPF_EXPONENT)
     tastes = _tastes(users, generator)
     events = _events(tastes, topic, popularity, generator)
@@ -95,19 +95,19 @@ def synthetic_dataset(seed: int, *, users: int = USERS, items: int = ITEMS) -> D
 
 def _tastes(users: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """(users, topics): one main and one side topic each, and a little of the rest."""
-    tastes = np.full((users, len(_TOPICS)), _TOPIC_FLOOR)
-    main = generator.integers(len(_TOPICS), size=users)
-    side = (main + generator.integers(1, len(_TOPICS), size=users)) % len(_TOPICS)
+    tastes = np.full((users, len(TOPICS)), _TOPIC_FLOOR)
+    main = generator.integers(len(TOPICS), size=users)
+    side = (main + generator.integers(1, len(TOPICS), size=users)) % len(TOPICS)
     tastes[np.arange(users), main] += 0.7
     tastes[np.arange(users), side] += 0.3
     return tastes
 
 
 def _items(topic: NDArray[np.int64], generator: np.random.Generator) -> Items:
-    names = tuple(_TOPICS)
+    names = tuple(TOPICS)
     titles, texts = [], []
     for item, number in enumerate(topic):
-        objects, qualities, activities = _TOPICS[names[number]]
+        objects, qualities, activities = TOPICS[names[number]]
         quality, activity = generator.choice(qualities), generator.choice(activities)
         title = f"{quality} {generator.choice(objects)} no. {item + 1}".capitalize()
         titles.append(title)

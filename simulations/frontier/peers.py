@@ -99,7 +99,7 @@ def _fitted(
 ) -> Results:
     """Metrics of all peers; those without chance are taken over from a seed with the same data."""
     over: dict[str, Mapping[str, float]] = {}
-    if known is not None and _same(known[0], data):
+    if known is not None and same_data(known[0], data):
         keys = [key for name in _WITHOUT_CHANCE for key in (name, name + WITH_VALID)]
         over = {key: known[1][key] for key in keys if key in known[1]}
     names = [name for name in (*OPEN, *PRIVATE) if name not in over]
@@ -115,7 +115,8 @@ def _fitted(
     )
 
 
-def _same(one: Dataset, other: Dataset) -> bool:
+def same_data(one: Dataset, other: Dataset) -> bool:
+    """Whether two seeds came to the same events."""
     columns = ((one.user, other.user), (one.item, other.item), (one.time, other.time))
     return all(np.array_equal(left, right) for left, right in columns)
 

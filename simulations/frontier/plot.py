@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -104,6 +104,23 @@ def draw(rows: Sequence[Row], title: str, stem: Path) -> None:
         title: over the picture; says data and split.
         stem: without ending; its folder is there.
     """
+
+    def panels(figure: Any) -> None:  # noqa: ANN401 - of a library imported late
+        figure.suptitle(title, fontsize=11)
+        for axes, metric in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
+            _panel(axes, rows, metric)
+
+    picture(panels, (11.5, 4.8), stem)
+
+
+def picture(panels: Callable[[Any], None], size: tuple[float, float], stem: Path) -> None:
+    """Draw a figure and write it as ``stem``.png and ``stem``.svg.
+
+    Args:
+        panels: draws on the empty figure.
+        size: of the figure, inches.
+        stem: without ending; its folder is there.
+    """
     from matplotlib import rc_context  # noqa: PLC0415 - heavy import
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
@@ -116,10 +133,8 @@ def draw(rows: Sequence[Row], title: str, stem: Path) -> None:
         "svg.hashsalt": "fedrecall",
     }
     with rc_context(look):
-        figure = Figure(figsize=(11.5, 4.8), layout="constrained")
-        figure.suptitle(title, fontsize=11)
-        for axes, metric in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
-            _panel(axes, rows, metric)
+        figure = Figure(figsize=size, layout="constrained")
+        panels(figure)
         png, svg = io.BytesIO(), io.BytesIO()
         figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

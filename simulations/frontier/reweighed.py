@@ -57,9 +57,7 @@ def _metrics(run: Path, config: SimulationConfig, world: World) -> dict[str, dic
     policy = replace(model.policy, k=20, weights=dict(config.policy.weights))
     out = {}
     for name, reads in (("test", None), ("test_reading_train", "train")):
-        rngs = [
-            generator(None if config.seed == "none" else config.seed, "final", user) for user in world.dataset.users
-        ]
+        rngs = [generator(None if config.seed == "none" else config.seed, "final", user) for user in world.asked_names]
         out[name] = oracle(
             world,
             model.encoder,

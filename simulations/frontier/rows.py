@@ -19,9 +19,12 @@ METRICS: Final = ("recall@20", "ndcg@10", "coverage@20")
 TRAIN, BOTH = "train", "train+valid"
 READINGS: Final = (TRAIN, BOTH)
 """What is read of a user: train rows, as published numbers do; or validation rows too, as a device that serves does."""
+VALID: Final = "validation"
+"""Not a reading of the test: validation items, train rows read and masked; what settings may be chosen by."""
 OURS: Final = "fedrecall"
 TUNED: Final = f"{OURS}, tuned"
 """Ours with hyper-parameters that were chosen on the same data set's validation items."""
+MOST_SEEDS: Final = 1000  # of one range; more is a slip of the hand
 Epsilon = float | None
 """None = no differential privacy."""
 T = TypeVar("T")
@@ -113,18 +116,33 @@ def parse_epsilons(text: str) -> tuple[Epsilon, ...]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read "0,1,2" as (0, 1, 2), smallest first.
+    """Read "0,1,2" or "0..2" as (0, 1, 2), smallest first.
 
     Raises:
         ConfigError: nothing is listed, something is no whole number from 0 up, or stands there twice.
     """
+    words = [one for word in text.split(",") for one in _counted(word.strip())]
+    return tuple(sorted(_listed("--seeds", ",".join(words), _whole, "a whole number, 0 or larger; for example 0,1,2")))
 
-    def one(word: str) -> int:
-        if not (word.isascii() and word.isdecimal()):
-            raise ValueError(word)
-        return int(word)
 
-    return tuple(sorted(_listed("--seeds", text, one, "a whole number, 0 or larger; for example 0,1,2")))
+def _counted(word: str) -> list[str]:
+    """The members of "0..2"; anything else as it is."""
+    first, dots, last = word.partition("..")
+    if not dots:
+        return [word]
+    try:
+        start, count = _whole(first), _whole(last) - _whole(first) + 1
+    except ValueError as error:
+        raise ConfigError(f"--seeds: {word!r} is not a range of whole numbers; for example 0..4") from error
+    if not 0 < count <= MOST_SEEDS:
+        raise ConfigError(f"--seeds: {word!r} is no range of 1 to {MOST_SEEDS:,} seeds, smallest first")
+    return [str(start + number) for number in range(count)]
+
+
+def _whole(word: str) -> int:
+    if not (word.isascii() and word.isdecimal()):
+        raise ValueError(word)
+    return int(word)
 
 
 def _listed(option: str, text: str, one: Callable[[str], T], wanted: str) -> list[T]:
@@ -164,7 +182,7 @@ def collect(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:
 
 def _row(group: Sequence[Outcome]) -> Row:
     first = group[0]
-    readings = [reading for reading in READINGS if all(reading in outcome.metrics for outcome in group)]
+    readings = [reading for reading in (*READINGS, VALID) if all(reading in outcome.metrics for outcome in group)]
     metrics = {
         reading: {metric: _spread([outcome.metrics[reading][metric] for outcome in group]) for metric in METRICS}
         for reading in readings

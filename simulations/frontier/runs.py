@@ -25,13 +25,13 @@ from simulations.world import World, load_world
 _TUNED: Final = "tuned-"
 MADE: Final = ".code"  # beside a run's folder: digest of the code that made it
 _ROOT: Final = Path(__file__).parents[2]
-_PEERS: Final = (
+PEERS: Final = (
     "simulations/baselines",
     "simulations/datasets",
     "shared/recall/metrics.py",
     "shared/privacy/accounting.py",
 )
-_RUNS: Final = (
+RUNS: Final = (
     *("client", "server", "shared", "simulations/datasets"),
     *(f"simulations/{name}.py" for name in ("config", "engine", "finish", "model", "run", "seeding", "world")),
 )
@@ -111,36 +111,36 @@ def answer(question: Question, folder: Path, *, cache: Path, source: Path | None
     check_folder(folder)
     for run in planned:
         check_promise(run.config)
-        _check_run(run)
-    code, clock, worlds = digest(_RUNS), _Clock(), _worlds(cache, source)
+        check_run(run.folder, run.config, "this frontier")
+    code, clock, worlds = digest(RUNS), _Clock(), _worlds(cache, source)
     outcomes, remarks = [], []
     for number, run in enumerate(planned):
         place = f"run {number + 1} of {len(planned)}: {run.folder.name}"
         if run.trained != run.folder:
             with screens(folder) as screen:
                 screen.say(f"{place}: the model of {run.trained.name} under other weights")
-                summary = judged_anew(run.trained, _finished(run.trained) or {}, run.config, worlds(run, screen))
+                summary = judged_anew(run.trained, finished(run.trained) or {}, run.config, worlds(run, screen))
             outcomes.append(outcome_of(run.name, run.epsilon, int(summary["seed"]), summary))
             continue
         with screens(run.folder) as screen:
-            summary = _finished(run.folder)
+            summary = finished(run.folder)
             if summary is None:
                 screen.say(place + clock.left(len(planned) - number))
                 began = time.monotonic()
                 if not (run.folder / "config.toml").exists():
                     # Before the run: one that goes on under other code keeps the stamp of the code it began with.
-                    write_atomically(_stamp(run.folder), code.encode())
+                    write_atomically(stamp_of(run.folder), code.encode())
                 summary = _made_now(run, cache, source, screen)
                 clock = _Clock(clock.seconds + time.monotonic() - began, clock.runs + 1)
             else:
                 screen.say(f"{place} is there already")
-        stamp = _stamp(run.folder)
-        remarks += _remarks(run.folder.name, summary, stamp.exists() and stamp.read_text("utf-8") == code)
+        stamp = stamp_of(run.folder)
+        remarks += remarks_of(run.folder.name, summary, stamp.exists() and stamp.read_text("utf-8") == code)
         outcomes.append(outcome_of(run.name, run.epsilon, int(summary["seed"]), summary))
     if any(run.trained != run.folder for run in planned):
         remarks.append("Tuned rows are the models of the rows above them under other weights: training reads none.")
     with screens(folder) as screen:
-        further = (question.epsilons, question.seeds, folder, digest(_PEERS))
+        further = (question.epsilons, question.seeds, folder, digest(PEERS))
         beside = peers(question.base, *further, cache=cache, source=source, say=screen.say)
     return Answer((*outcomes, *beside), tuple(remarks))
 
@@ -197,23 +197,27 @@ def check_folder(folder: Path) -> None:
         raise RunError(f"{folder}: not empty, and no frontier: it holds {min(strange)}; choose another --out")
 
 
-def _check_run(run: _Planned) -> None:
+def check_run(folder: Path, config: SimulationConfig, asker: str) -> None:
     """The folder of a run is new, or holds the same configuration.
+
+    Args:
+        folder, config: of the run to be.
+        asker: who wants it, for the sentence.
 
     Raises:
         RunError: another one; names a key.
     """
-    path = run.folder / "config.toml"
+    path = folder / "config.toml"
     if not path.exists():
         return
     there = validate(SimulationConfig, read_toml(path), str(path))
-    if there == run.config:
+    if there == config:
         return
-    old, new = there.model_dump(mode="json"), run.config.model_dump(mode="json")
+    old, new = there.model_dump(mode="json"), config.model_dump(mode="json")
     key = next(key for key in keys(SimulationConfig) if _at(old, key) != _at(new, key))
     raise RunError(
-        f"{run.folder}: holds a run with {key} = {_at(old, key)!r}, this frontier asks for {_at(new, key)!r}; choose "
-        "another --out"
+        f"{folder}: holds a run with {key} = {_at(old, key)!r}, {asker} asks for {_at(new, key)!r}; choose another "
+        "--out"
     )
 
 
@@ -224,7 +228,7 @@ def _at(tree: Mapping[str, Any], key: str) -> object:
     return value
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path) -> dict[str, Any] | None:
     """The summary of a run that has ended."""
     if not (folder / "report.html").exists():
         return None
@@ -251,7 +255,8 @@ class _Clock:
         return f", about {max(1, round(self.seconds / self.runs * runs / 60))} min left before the peers"
 
 
-def _remarks(name: str, summary: Mapping[str, Any], same_code: bool) -> list[str]:
+def remarks_of(name: str, summary: Mapping[str, Any], same_code: bool) -> list[str]:
+    """What a reader must know about a run: made by other code, ended early."""
     out = [] if same_code else [f"{name} was made by an earlier state of the code."]
     if summary["stopped"] != "finished":
         done = f"after {summary['rounds_done']} of {summary['rounds']} rounds"
@@ -259,7 +264,7 @@ def _remarks(name: str, summary: Mapping[str, Any], same_code: bool) -> list[str
     return out
 
 
-def _stamp(run: Path) -> Path:
+def stamp_of(run: Path) -> Path:
     """A file of its own for every run, so that processes with different seeds can share a frontier's folder."""
     return run.with_name(run.name + MADE)
 

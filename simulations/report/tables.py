@@ -93,7 +93,8 @@ def result(run: Run) -> str:
     )
     known = " and ".join(part for part in said if part)
     if known:
-        return f"On test items, {known}."
+        asked = str(mapping(run.summary).get("asked") or "")  # runs from before samples have none
+        return f"On test items{asked and ' '}{asked}, {known}."
     return "There is no test result in this folder: test items are used once, when a run has ended."
 
 

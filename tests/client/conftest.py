@@ -193,6 +193,7 @@ def randomness():
     """Repeatable chance, keyed by name as in a simulation."""
     return Randomness(
         noise=lambda *names: NoiseSource("seeded", words("noise", *names).random_raw),
+        key=lambda *names: int(words("user", *names).random_raw()),
         rng=lambda *names: np.random.Generator(words("user", *names)),
         entropy=lambda *names: np.random.Generator(words("entropy", *names)).bytes,
     )

@@ -245,8 +245,20 @@ def test_a_full_disk_declines_before_anything_is_computed(agent, line, task, mes
 def test_a_publication_starts_to_build_the_shelf(agent, line, incoming, catalogue):
     issue = Publication(1, "", 0, "", catalogue.version(), catalogue_bytes(catalogue), (), (), b"", None)
     line.inbox = [incoming(publication_record(issue, SERVER, TIP), "query.publication")]
-    until(agent, lambda: read_current(agent.home).number == 1)
+    taken = []
+    agent.fresh = lambda: taken.append(read_current(agent.home).number)
+    until(agent, lambda: 1 in taken)
     assert is_received(line.sent[0][1])
+
+
+def test_a_shelf_that_was_not_built_is_not_taken_in(agent, line):
+    (agent.home.shelf).mkdir(exist_ok=True)
+    (agent.home.published).mkdir(exist_ok=True)
+    (agent.home.folder / "device.toml").rename(agent.home.folder / "device.old")
+    taken = []
+    agent.fresh = lambda: taken.append(1)
+    until(agent, lambda: logged(agent.home, "the shelf was not built"))
+    assert taken == []
 
 
 def test_two_agents_of_one_device_are_refused(device):

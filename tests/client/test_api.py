@@ -6,6 +6,8 @@ import http.client
 import json
 import math
 import socket
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -15,6 +17,7 @@ from client.api_guard import BURST, LARGEST, Bucket
 from client.consent import read_consent, write_consent
 from client.device import open_device
 from client.home import Home
+from client.vault_file import BusyError
 from shared.errors import ConfigError, DataError
 from shared.keys import own_key
 
@@ -391,6 +394,19 @@ def test_forgetting_must_say_what(body, ask, stand_in):
     assert stand_in.forgotten == []
 
 
+def test_a_vault_that_another_process_is_at_is_no_fault_of_the_request(home, serving, local_api, monkeypatch):
+    monkeypatch.setattr("client.vault_file.PATIENCE", 0.05)
+    serving(home=home)
+    device = open_device(home, bytes(range(32)), clock=lambda: NOW)
+    ask = asking(*local_api(device, home, now=lambda: NOW))
+    with closing(device), closing(sqlite3.connect(home.vault, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        status, _, said = ask("POST", "/v1/events", EVENT)
+        assert (status, "another process has been writing" in said["error"]) == (503, True)
+        other.execute("ROLLBACK")
+        assert ask("POST", "/v1/events", EVENT)[0] == 201
+
+
 def test_what_was_forgotten_is_told_with_its_proof(ask, stand_in):
     ask("POST", "/v1/events", EVENT)
     said = ask("POST", "/v1/forget", {"everything": True})[2]
@@ -401,7 +417,8 @@ def test_what_was_forgotten_is_told_with_its_proof(ask, stand_in):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(DataError("a sentence"), 422), (OSError(28, "No space left on device"), 507)]
+    ("error", "status"),
+    [(DataError("a sentence"), 422), (BusyError("a sentence"), 503), (OSError(28, "No space left on device"), 507)],
 )
 def test_what_the_device_refuses_is_told_in_its_sentence(error, status, ask, stand_in):
     stand_in.error = error

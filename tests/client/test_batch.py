@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.batch import BatchShape, draw
-from shared.history import NOT_INTERESTED
+from client.batch import BatchShape, draw, words
+from shared.history import NOT_INTERESTED, behaviour_features, stacked
 
 ITEMS = 48
 SHAPE = BatchShape(context=6, targets=4, negatives=20)
 
 
-def drawn(histories, seeds=None, rows=None):
-    seeds = range(len(histories)) if seeds is None else seeds
-    rngs, free = [np.random.default_rng(s) for s in seeds], [np.zeros(ITEMS, bool)] * len(histories)
-    return draw(histories, rngs, free, ITEMS, SHAPE, rows=rows)
+def drawn(histories, seeds=None, rows=None, visit=0):
+    seeds = list(range(len(histories))) if seeds is None else seeds
+    free = [np.zeros(ITEMS, bool)] * len(histories)
+    return draw(stacked(histories), seeds, free, ITEMS, SHAPE, visit=visit, rows=rows)
 
 
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 40), held=st.integers(0, 40))
@@ -70,12 +70,88 @@ def test_an_unrated_target_counts_in_full(history):
     assert (drawn([one]).rating == 1).all()
 
 
+FIELDS = ("item", "behaviour", "target", "rating", "negative")
+
+
+def by_hand(one, key, barred, visit):
+    """One user, row by row, with the same words."""
+    visible = [row for row in range(len(one)) if not one.held_out[row]]
+    chance = words(np.array([key], np.uint64), 2 * visit, np.arange(len(visible))).tolist()
+    liked = [one.kind[row] != NOT_INTERESTED for row in visible]
+    wanted = [fond and not barred[one.item[row]] for row, fond in zip(visible, liked, strict=True)]
+    order = sorted(range(len(visible)), key=lambda n: (not wanted[n], not liked[n], chance[n]))
+    count = min(SHAPE.targets, sum(wanted), max(1, sum(wanted) // 2))
+    features = behaviour_features(stacked([one]))
+    batch = drawn([])
+    batch = {name: np.zeros((1, *getattr(batch, name).shape[1:]), getattr(batch, name).dtype) for name in FIELDS}
+    batch["rating"][:] = 1.0
+    for place, n in enumerate(order[:count]):
+        batch["item"][0, SHAPE.context + place] = one.item[visible[n]]
+        batch["target"][0, place] = 1.0
+        rating = one.rating[visible[n]]
+        batch["rating"][0, place] = 1.0 if np.isnan(rating) else rating
+    for place, n in enumerate(sorted(order[count : count + SHAPE.context])):
+        batch["item"][0, place] = one.item[visible[n]]
+        batch["behaviour"][0, place] = features[n]
+    own = {int(one.item[row]) for row, fond in zip(visible, liked, strict=True) if fond}
+    drawn_words = words(np.array([key], np.uint64), 2 * visit + 1, np.arange(SHAPE.negatives)).tolist()
+    for place, word in enumerate(drawn_words if visible else []):
+        item = (word >> 32) * ITEMS >> 32
+        batch["item"][0, SHAPE.context + SHAPE.targets + place] = item
+        batch["negative"][0, place] = not barred[item] and item not in own
+    return batch
+
+
+@given(seed=st.integers(0, 2**32), key=st.integers(0, 2**64 - 1), visit=st.integers(0, 5))
+def test_all_users_at_once_are_drawn_as_row_by_row(history, seed, key, visit):
+    rng = np.random.default_rng(seed)
+    people = [history(seed + n, int(rng.integers(0, 40)), int(rng.integers(0, 5))) for n in range(4)]
+    masks = [rng.random(ITEMS) < 0.3, np.zeros(ITEMS, bool)]
+    barred = [masks[0], masks[1], masks[0], rng.random(ITEMS) < 0.8]
+    keys = [(key + n) % 2**64 for n in range(4)]
+    batch = draw(stacked(people), keys, barred, ITEMS, SHAPE, visit=visit)
+    for user in range(4):
+        alone = by_hand(people[user], keys[user], barred[user], visit)
+        for name in FIELDS:
+            assert np.array_equal(getattr(batch, name)[user], alone[name][0]), name
+
+
+def test_every_visit_draws_anew_and_so_does_every_key(history):
+    people = [history(s, 40, 0) for s in range(9)]
+    first, second, other = drawn(people), drawn(people, visit=1), drawn(people, range(100, 109))
+    assert (first.item != second.item).any(1).all()
+    assert (first.item != other.item).any(1).all()
+    assert np.array_equal(first.item, drawn(people).item)
+
+
+def test_words_are_those_of_the_paper_and_look_uniform():
+    """SplitMix64 from state 0 begins with these (the reference of Vigna's splitmix64.c)."""
+    from client.batch import _mixed
+
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    assert _mixed(np.array([golden])).tolist() == [0xE220A8397B1DCDAF]
+    ones = np.unpackbits(words(np.arange(100, dtype=np.uint64)[:, None], 3, np.arange(1000)).view(np.uint8))
+    assert abs(ones.mean() - 0.5) < 5 * 0.5 / np.sqrt(ones.size)
+
+
+def test_targets_and_negatives_are_uniform(history):
+    one = replace(history(8, 12, 0), kind=np.zeros(12, np.int8))
+    people = [one] * 3000
+    batch = drawn(people)
+    times = np.bincount(batch.item[:, 6:10].ravel(), minlength=ITEMS)[one.item]
+    expected = 3000 * 4 / 12
+    assert ((times - expected) ** 2 / expected).sum() < 35  # chi-square, 11 degrees: one in 4,000 is larger
+    negatives = np.bincount(batch.item[:, 10:].ravel(), minlength=ITEMS)
+    expected = 3000 * 20 / ITEMS
+    assert ((negatives - expected) ** 2 / expected).sum() < 90  # 47 degrees
+
+
 def test_a_users_draw_does_not_depend_on_the_others(history):
     histories = [history(s, 5 * s, s) for s in range(5)]
     together = drawn(histories, rows=8)
     for row, one in enumerate(histories):
         alone = drawn([one], [row])
-        for name in ("item", "behaviour", "target", "rating", "negative"):
+        for name in FIELDS:
             assert np.array_equal(getattr(together, name)[row], getattr(alone, name)[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -148,12 +149,23 @@ def test_consent_is_shown_changed_and_switched(typed):
     assert read_consent(typed.home.consent).enabled
 
 
+def test_a_device_of_another_account_is_let_alone(typed, monkeypatch):
+    owner = os.geteuid()
+    monkeypatch.setattr("shared.owner.os.geteuid", lambda: owner + 1)
+    code, out, err = typed("record", "i1")
+    assert (code, out) == (2, "")
+    assert f"{typed.home.folder}: belongs to account {owner}; run this as that account" in err
+
+
 def test_budget_and_status_need_no_passphrase_and_show_no_behaviour(typed, monkeypatch):
     monkeypatch.delenv("FEDRECALL_PASSPHRASE")
-    assert "epsilon 0 of at most epsilon 1000" in said(typed, "budget")
+    spent = said(typed, "budget")
+    assert "lifetime: epsilon 0.00 of at most 1000 (delta " in spent
+    assert "accountant: zCDP" in spent
     assert json.loads(said(typed, "budget", "--json"))["caps"][0]["epsilon"] == 0
     told = said(typed, "status")
     assert "the agent does not run" in told
+    assert spent in told
     assert "i3" not in told
     with alone(typed.home):
         assert json.loads(said(typed, "status", "--json"))["running"] is True

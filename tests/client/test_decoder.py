@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from client import decoder, training
-from client.decoder import CHUNK, decoder_of, examples
+from client import decoder
+from client.decoder import decoder_of, examples
 from client.model import Items
+from client.strategy import Way
 from client.training import fit, fit_locally_private
 from shared.encoder.spec import EncoderSpec, unpack
 from shared.history import NOT_INTERESTED
@@ -20,6 +22,15 @@ ITEMS = 48
 SPEC = EncoderSpec(text_width=16, rank=16, buckets=ITEMS, kind="linear")
 TERMS = TrainingTerms("softmax", 1.0, 16, 16, 32)
 OPEN = np.zeros(ITEMS, bool)
+CHUNK = 16
+
+
+def shown_to_the_layer(spec, parameters, items, histories, barred):
+    """z, and x and what is free of it, whole; (users, ...)."""
+    (shown,) = examples(spec, parameters, items, histories, barred, CHUNK)
+    x = np.zeros((CHUNK, spec.buckets), np.float32)
+    x[shown.row, shown.bucket] = shown.value
+    return shown.z, x, shown.free
 
 
 @pytest.fixture
@@ -40,12 +51,14 @@ def histories(history):
 
 
 def streams(histories):
-    return [np.random.default_rng(seed) for seed in range(len(histories))]
+    """The linear encoder leaves nothing to chance."""
+    return [0] * len(histories)
 
 
-def fitted(parameters, items, policy, histories, *, terms=TERMS, barred=None, spec=SPEC):
+def fitted(parameters, items, policy, histories, *, terms=TERMS, barred=None, spec=SPEC, way=None):
     barred = [OPEN] * len(histories) if barred is None else barred
-    return np.concatenate(list(fit(spec, parameters, items, policy, terms, histories, streams(histories), barred)))
+    chunks = fit(spec, parameters, items, policy, terms, histories, streams(histories), barred, way=way)
+    return np.concatenate(list(chunks))
 
 
 def by_hand(parameters, items, history, barred=OPEN, spec=SPEC):
@@ -87,22 +100,60 @@ def test_items_that_share_a_bucket_share_a_target(parameters, items, policy, his
 
 def test_one_sample_is_one_user(parameters, items, histories):
     module = decoder_of(SPEC, parameters)
-    for users, z, x, free in examples(SPEC, parameters, items, histories, [OPEN] * len(histories)):
-        decoder.backward(module, z, x, free, 1.0)
+    for shown in examples(SPEC, parameters, items, histories, [OPEN] * len(histories), CHUNK):
+        decoder.backward(module, shown, 1.0)
         (weight,) = module.parameters()
         assert weight.grad_sample.shape == (CHUNK, ITEMS, SPEC.rank)
-        assert users == len(histories)
-        assert not weight.grad_sample[users:].any()  # the rows that are nobody
+        assert shown.users == len(histories)
+        assert not weight.grad_sample[shown.users :].any()  # the rows that are nobody
 
 
-def test_a_contribution_does_not_depend_on_the_batch_not_even_in_its_last_bit(parameters, items, policy, history):
-    histories = [history(seed, seed % 40, seed % 5) for seed in range(2 * CHUNK + 5)]
-    together = fitted(parameters, items, policy(), histories)
+@pytest.mark.parametrize("way", [None, *(Way(name, chunk) for name in ("rows", "samples") for chunk in (1, 2, 16, 64))])
+@pytest.mark.parametrize("rank", [16, 64])
+def test_a_contribution_does_not_depend_on_the_batch_not_even_in_its_last_bit(rank, way, items, policy, history):
+    spec = replace(SPEC, rank=rank)
+    parameters = np.random.default_rng(3).normal(0, 0.3, spec.size).astype(np.float32)
+    histories = [history(seed, seed % 40, seed % 5) for seed in range(300)]
+    together = fitted(parameters, items, policy(), histories, spec=spec, way=way)
     order = np.random.default_rng(1).permutation(len(histories))
     mixed = np.empty_like(together)
     for part in np.split(order, [1, 4, 11]):
-        mixed[part] = fitted(parameters, items, policy(), [histories[i] for i in part])
+        mixed[part] = fitted(parameters, items, policy(), [histories[i] for i in part], spec=spec, way=way)
     assert np.array_equal(together, mixed)
+
+
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_written_straight_away_a_row_is_what_opacus_finds_bit_for_bit(chunk, parameters, items, policy, histories):
+    rows, samples = (
+        fitted(parameters, items, policy(), histories, way=Way(name, chunk)) for name in ("rows", "samples")
+    )
+    assert rows.any()
+    assert np.array_equal(rows, samples)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", ["rows", "samples"])
+def test_a_gpu_gives_the_same_to_the_fourth_digit(name, parameters, items, policy, histories):
+    here, there = (
+        np.concatenate(
+            list(
+                fit(
+                    SPEC,
+                    parameters,
+                    items,
+                    policy(),
+                    TERMS,
+                    histories,
+                    streams(histories),
+                    [OPEN] * len(histories),
+                    way=Way(name, CHUNK),
+                    device=device,
+                )
+            )
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert np.linalg.norm(here - there) <= 1e-4 * np.linalg.norm(here)
 
 
 def test_who_shows_nothing_wishes_nothing(parameters, items, policy, history):
@@ -124,7 +175,7 @@ def test_not_interested_is_no_target_but_says_who_the_user_is(parameters, items,
     kind = one.kind.copy()
     kind[0] = NOT_INTERESTED
     other = replace(one, kind=kind)
-    (_, z, x, _), *_ = examples(SPEC, parameters, items, [one, other], [OPEN] * 2)
+    z, x, _ = shown_to_the_layer(SPEC, parameters, items, [one, other], [OPEN] * 2)
     assert x[0, one.item[0]] > 0
     assert x[1, one.item[0]] == 0
     assert not np.allclose(z[0], z[1])
@@ -140,8 +191,9 @@ def test_barred_items_are_learned_neither_for_nor_against(parameters, items, pol
     assert row == pytest.approx(by_hand(parameters, items, one, barred).ravel(), abs=1e-5)
     assert not row.reshape(ITEMS, -1)[barred].any()
     assert row.reshape(ITEMS, -1)[~barred].any()
-    (_, z, x, _), *_ = examples(SPEC, parameters, items, [one], [barred])
-    (_, same, _, _), *_ = examples(SPEC, parameters, items, [one], [OPEN])
+    z, x, _ = shown_to_the_layer(SPEC, parameters, items, [one], [barred])
+    same, _, none = shown_to_the_layer(SPEC, parameters, items, [one], [OPEN])
+    assert none is None
     assert np.array_equal(z, same)
     assert np.linalg.norm(x[0]) == pytest.approx(1, abs=1e-6)  # what is left is the whole history
 
@@ -151,7 +203,7 @@ def test_a_bucket_is_barred_when_all_of_its_items_are(parameters, items, history
     spec = EncoderSpec(16, 16, 32, "linear")
     barred = OPEN.copy()
     barred[[0, 32, 20, 1]] = True  # 0 and 32 share a bucket; 1 shares its with 33; 20 has one of its own
-    (_, _, _, free), *_ = examples(spec, parameters[: spec.size], shared, [history(0, 3, 0)], [barred])
+    _, _, free = shown_to_the_layer(spec, parameters[: spec.size], shared, [history(0, 3, 0)], [barred])
     assert np.flatnonzero(free[0] == 0).tolist() == [0, 20]
 
 
@@ -191,7 +243,7 @@ def test_the_policy_and_chance_have_no_say(parameters, items, policy, histories)
         policy(weights={"text": 0.1, "lexical": 9.0, "category": 0.0, "popularity": 3.0}),
         replace(TERMS, loss="bpr", negatives=7),
         histories,
-        [np.random.default_rng(99) for _ in histories],
+        [99] * len(histories),
         [OPEN] * len(histories),
     )
     assert np.array_equal(one, np.concatenate(list(other)))
@@ -260,8 +312,6 @@ def test_under_local_trust_no_item_can_be_made_to_show_by_overflow(parameters, i
 
 
 def test_training_uses_one_thread_and_gives_the_caller_back_its_own(parameters, items, policy, histories):
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -269,4 +319,3 @@ def test_training_uses_one_thread_and_gives_the_caller_back_its_own(parameters, 
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert training.CHUNK == CHUNK

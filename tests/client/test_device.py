@@ -228,6 +228,21 @@ def test_what_other_processes_write_is_noticed(home, device, serving):
     assert one.recommend().policy_version is None
 
 
+def test_a_rehearsal_takes_in_what_was_published_and_leaves_no_trace(home, device, serving):
+    one = device()
+    one.rehearse()  # nothing is there yet
+    serving(home=home)
+    one.rehearse()
+    assert one.status().items == 48
+    one.record(viewed(1, 2))
+    before, kept = (one.status(), one.explain("i9")), home.adapted.read_bytes()
+    one.recommend(Wish(k=3))
+    one.rehearse()
+    assert (one.status(), one.explain("i9")) == before
+    assert home.adapted.read_bytes() == kept
+    assert one.stored().events == 2
+
+
 def test_a_broken_shelf_is_not_taken_and_the_one_before_serves_on(home, device, serving):
     serving(home=home)
     one = device()

@@ -12,11 +12,12 @@ import torch
 
 from client import training as module
 from client.batch import draw
-from client.model import HistoryEncoder, Items, Learned, Problem, gather, logits, losses
-from client.training import CHUNK, fit, fit_locally_private
+from client.model import HistoryEncoder, Items, Learned, Problem, gather, logits, looked_up, losses, projected_items
+from client.strategy import Way
+from client.training import fit, fit_locally_private
 from shared.encoder.encode import Padded, item_vectors, log_popularity_of, pad, user_groups
 from shared.encoder.spec import EncoderSpec, initial_parameters
-from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED
+from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED, stacked
 from shared.privacy.noise import NoiseSource
 from shared.protocol import TrainingTerms
 from shared.recall.scoring import scores
@@ -26,6 +27,7 @@ KINDS = ("mean", "attention", "gru")
 SPECS = {kind: EncoderSpec(16, 16, ITEMS, kind) for kind in KINDS}
 TERMS = TrainingTerms("softmax", 0.05, 16, 16, 32)
 OPEN = np.zeros(ITEMS, bool)
+CHUNK = 16
 
 
 @pytest.fixture
@@ -60,13 +62,15 @@ def test_the_page_counts_parameters_as_they_are():
 
 
 def streams(count):
-    return [np.random.default_rng(seed) for seed in range(count)]
+    """Each user's chance."""
+    return list(range(count))
 
 
-def fitted(kind, parameters, items, policy, histories, rngs=None, terms=TERMS):
+def fitted(kind, parameters, items, policy, histories, keys=None, terms=TERMS, **how):
     count = len(histories)
-    rngs = rngs or streams(count)
-    return np.concatenate(list(fit(SPECS[kind], parameters, items, policy, terms, histories, rngs, [OPEN] * count)))
+    keys = streams(count) if keys is None else keys
+    chunks = fit(SPECS[kind], parameters, items, policy, terms, histories, keys, [OPEN] * count, **how)
+    return np.concatenate(list(chunks))
 
 
 def split(flat, spec):
@@ -104,12 +108,13 @@ def naive_user(kind, parts, vectors, behaviour):
     return weights @ vectors[filled]
 
 
-def naive_change(kind, parameters, items, policy, one, rng, terms=TERMS):
+def naive_change(kind, parameters, items, policy, one, key, terms=TERMS):
     """One user, plain autograd on the flat vector, one step after the other."""
     spec = SPECS[kind]
     problem = Problem(spec, items, policy, terms)
     now = torch.tensor(parameters)
-    for visit in [draw([one], [rng], [OPEN], ITEMS, problem.shape) for _ in range(policy.local_iterations)]:
+    for step in range(policy.local_iterations):
+        visit = draw(stacked([one]), [key], [OPEN], ITEMS, problem.shape, visit=step)
         flat = now.clone().requires_grad_()
         parts, inputs = split(flat, spec), gather(problem, visit)
         vectors = inputs.text @ parts["projection"] + parts["identity"][inputs.bucket]
@@ -131,8 +136,8 @@ def test_a_contribution_is_that_of_a_plain_loop_over_users(kind, near, steps, pa
     assert rows.dtype == np.float32
     last = sum(int(np.prod(shape)) for shape in SPECS[kind].history_shapes().values())
     assert rows[0, -last:].any()  # the history's side learns too
-    for row, one, rng in zip(rows, histories, streams(len(histories)), strict=True):
-        naive = naive_change(kind, values, items, chosen, one, rng)
+    for row, one, key in zip(rows, histories, streams(len(histories)), strict=True):
+        naive = naive_change(kind, values, items, chosen, one, key)
         assert np.allclose(row, naive, rtol=2e-4, atol=3e-6), np.abs(row - naive).max()
 
 
@@ -140,8 +145,8 @@ def test_a_contribution_is_that_of_a_plain_loop_over_users(kind, near, steps, pa
 def test_a_contribution_is_that_of_a_plain_loop_for_every_loss(kind, loss, parameters, items, policy, histories):
     terms = replace(TERMS, loss=loss)
     rows = fitted(kind, parameters(kind), items, policy(), histories, terms=terms)
-    for row, one, rng in zip(rows, histories, streams(len(histories)), strict=True):
-        naive = naive_change(kind, parameters(kind), items, policy(), one, rng, terms)
+    for row, one, key in zip(rows, histories, streams(len(histories)), strict=True):
+        naive = naive_change(kind, parameters(kind), items, policy(), one, key, terms)
         assert np.allclose(row, naive, rtol=2e-4, atol=3e-6), np.abs(row - naive).max()
 
 
@@ -149,9 +154,10 @@ def test_a_contribution_is_that_of_a_plain_loop_for_every_loss(kind, loss, param
 def test_the_forward_pass_is_that_of_numpy(kind, parameters, items, policy, histories):
     spec, values, chosen = SPECS[kind], parameters(kind), policy()
     problem = Problem(spec, items, chosen, TERMS)
-    batch = draw(histories, streams(len(histories)), [OPEN] * len(histories), ITEMS, problem.shape)
+    batch = draw(stacked(histories), streams(len(histories)), [OPEN] * len(histories), ITEMS, problem.shape)
     encoder, inputs = HistoryEncoder(spec, values), gather(problem, batch)
-    learned = encoder(inputs, encoder.project(items.groups["text"]))
+    weights = {name: p.detach() for name, p in encoder.named_parameters()}
+    learned = encoder(inputs, looked_up(weights, inputs, projected_items(weights, items.groups["text"])))
     vectors = items.groups | {"text": item_vectors(spec, values, items.groups["text"], items.bucket)}
     padded = Padded(batch.item[:, : TERMS.context], batch.behaviour)
     users = user_groups(spec, values, vectors, vectors["text"], padded)
@@ -165,14 +171,14 @@ def test_the_forward_pass_is_that_of_numpy(kind, parameters, items, policy, hist
 def test_one_sample_is_one_user(kind, parameters, items, policy, histories, monkeypatch):
     seen = {}
 
-    def remember(problem, wrapped, *rest):
-        backward(problem, wrapped, *rest)
-        seen.update({name: tuple(p.grad_sample.shape) for name, p in wrapped.named_parameters()})
+    class Watched(module.GradSampleModule):
+        def zero_grad(self, *args):
+            seen.update({name: tuple(p.grad_sample.shape) for name, p in self.named_parameters()})
+            super().zero_grad(*args)
 
-    backward = module._backward
-    monkeypatch.setattr(module, "_backward", remember)
-    fitted(kind, parameters(kind), items, policy(), histories)
-    assert len(seen) == len(SPECS[kind].shapes())
+    monkeypatch.setattr(module, "GradSampleModule", Watched)
+    fitted(kind, parameters(kind), items, policy(), histories, way=Way("samples", CHUNK))
+    assert len(seen) == 2 + len(SPECS[kind].history_shapes())
     assert {shape[0] for shape in seen.values()} == {CHUNK}
 
 
@@ -187,8 +193,8 @@ def test_a_contribution_does_not_depend_on_the_batch_not_even_in_its_last_bit(
     order = np.random.default_rng(1).permutation(len(histories))
     mixed = np.empty_like(together)
     for part in np.split(order, [1, 4, 11]):
-        rngs = [np.random.default_rng(int(i)) for i in part]
-        mixed[part] = fitted(kind, values, items, chosen, [histories[i] for i in part], rngs, terms)
+        keys = part.tolist()
+        mixed[part] = fitted(kind, values, items, chosen, [histories[i] for i in part], keys, terms)
     assert np.array_equal(together, mixed)
 
 
@@ -278,7 +284,7 @@ def test_a_split_keeps_the_order_of_time(history):
     for seed in range(20):
         one = history(seed, 30, 5)
         place = {int(item): row for row, item in enumerate(one.item)}
-        batch = draw([one], [np.random.default_rng(seed)], [OPEN], ITEMS, shape)
+        batch = draw(stacked([one]), [seed], [OPEN], ITEMS, shape)
         filled = (batch.behaviour[0] != 0).any(1)
         rows = [place[int(item)] for item in batch.item[0, :6][filled]]
         assert rows == sorted(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import date, timedelta
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client import gate as module
 from client.consent import Consent, consent_to, noise_of, own_noise
-from client.gate import BEHIND, Gate, Pin, Request, Spend, admit, learn
+from client.gate import BEHIND, Gate, Pin, Request, Spend, learn, refusals
+from client.gate import _clauses as clauses_of
 from shared.errors import DeclinedError, LedgerError
 from shared.policy.recall_policy import GROUPS
 from shared.privacy.accounting import epsilon_by_zcdp
@@ -44,7 +47,8 @@ def gate(consent):
 
 
 def ask(gate, request, *, client="1", today=TODAY, behind=False):
-    admit(gate, client, request, today=today, behind=behind)
+    for clause in refusals(gate, request, {client: behind}, today=today).values():
+        raise DeclinedError(clause)
 
 
 def refused(gate, request, clause, **said):
@@ -77,6 +81,43 @@ def test_what_consent_allows_passes(release, trust, gate, request_of):
 def test_without_a_consent_everything_is_declined(gate, request_of):
     refused(gate(), request_of(), "no consent.toml", client="3")
     refused(Gate(HERE, {}, "home/consent.toml: enabled = 7: ..."), request_of(), "home/consent.toml: enabled = 7")
+
+
+class Fresh(Mapping):
+    """Consents that are made when asked for, and gone right after."""
+
+    def __init__(self, make, clients):
+        self.make, self.clients = make, clients
+
+    def __getitem__(self, client):
+        return self.make(client)
+
+    def __iter__(self):
+        raise AssertionError("everybody is listed")
+
+    def __len__(self):
+        return len(self.clients)
+
+
+def test_each_client_is_held_against_its_own_consent_also_where_consents_are_made_when_asked_for(consent, request_of):
+    asked = dict.fromkeys(map(str, range(50)), False)
+    gate = Gate(HERE, Fresh(lambda client: consent(enabled=client in {"7", "30"}), asked))
+    declined = refusals(gate, request_of(), asked, today=TODAY)
+    assert set(asked) - set(declined) == {"7", "30"}
+    assert set(declined.values()) == {"consent.enabled: this client takes part in nothing"}
+
+
+def test_what_one_consent_says_of_a_task_is_worked_out_once_and_every_client_pays_for_itself(
+    consent, request_of, monkeypatch
+):
+    looked_at, request = [], request_of()
+    monkeypatch.setattr(module, "_clauses", lambda *said: looked_at.append(said) or clauses_of(*said))
+    gate = Gate(HERE, dict.fromkeys("12345", consent()) | {"6": consent()})
+    pay(gate, request, client="2")
+    asked = dict.fromkeys("123456", False) | {"3": True}
+    declined = refusals(gate, request, asked, today=TODAY)
+    assert {client: clause[:6] for client, clause in declined.items()} == {"2": "replay", "3": BEHIND[:6]}
+    assert len(looked_at) == 2
 
 
 # consent, what is asked, the clause; the release is an update unless said

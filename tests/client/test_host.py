@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 import client.host
-from client.host import answer, answer_all
+from client.host import Host, answer, answer_all
+from client.store import ClientStore
 from shared.encoder.spec import EncoderSpec, unpack
 from shared.privacy.ledger import read_ledger
 from shared.privacy.plan import plan_to_dict
@@ -498,3 +502,79 @@ def test_a_catalogue_without_the_vectors_that_an_encoder_reads_is_a_refusal(
     vars(one)["catalogue"] = poor
     assert declined(answer(one, "1", message(linear(task, kind))))
     assert spent(one) == {}
+
+
+# --- many clients, of which few are asked
+
+
+class Town(Mapping):
+    """A million clients that are made when somebody asks for them."""
+
+    def __init__(self, make):
+        self.make, self.asked = make, []
+
+    def __getitem__(self, client):
+        if not client.isdigit() or not 1 <= int(client) <= len(self):
+            raise KeyError(client)
+        self.asked.append(client)
+        return self.make(client)
+
+    def __iter__(self):
+        raise AssertionError("everybody is listed")
+
+    def __len__(self):
+        return 1_000_000
+
+
+@pytest.fixture
+def town(catalogue, randomness, consent, history, tmp_path):
+    """``town(**consent)``: a host of a million clients, and its stores."""
+    opened = []
+
+    def make(**changes):
+        stores = Town(lambda client: ClientStore(client, (f"u{client}",), (history(int(client) % 7 + 1),)))
+        agreed, key = consent(**changes), Ed25519PrivateKey.from_private_bytes(bytes(32))
+        given = {
+            "consents": Town(lambda _client: agreed),
+            "clock": lambda: date(2026, 3, 1),
+            "identity": lambda _client: key,
+        }
+        opened.append(Host(stores, catalogue, tmp_path / "ledger.jsonl", key, randomness, masked=False, **given))
+        return opened[-1], stores
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def test_of_a_million_clients_only_those_that_are_asked_are_looked_at(town, task, message):
+    host, stores = town()
+    assert stores.asked == []
+    sent = message(task("statistics"))
+    answers = answer_all(host, dict.fromkeys(["7", "999999", "1000001"], sent))
+    assert [declined(answers[client]) for client in ("7", "999999", "1000001")] == [False, False, True]
+    assert set(stores.asked) == {"7", "999999"}
+    assert len(stores.asked) <= 4
+    assert set(host.gate.spends) == {"7", "999999"}
+
+
+def test_a_store_made_when_asked_for_answers_as_one_that_was_there(town, host, task, message, history):
+    asked = task("statistics")
+    made, there = town()[0], host([history(2)], name="there")
+    (one,) = answer_all(made, {"1": message(asked)}).values()
+    (two,) = answer_all(there, {"1": message(asked)}).values()
+    assert one["sealed"]["vector"].data == two["sealed"]["vector"].data
+
+
+def test_behaviour_is_left_out_by_the_consent_in_force_when_it_is_asked_for(
+    host, task, plan, message, history, consent
+):
+    asked, views = task("statistics", plan=plan(epsilon=None)), consent(behaviour=("view",))
+
+    def vector(one):
+        return parse_sealed(answer(one, "1", message(asked)), vector_length(asked)).tolist()
+
+    changed = host([history(1)])
+    changed.gate.consents["1"] = views
+    from_the_start = host([history(1)], name="narrow", consents={"1": views})
+    assert vector(changed) == vector(from_the_start) != vector(host([history(1)], name="wide"))

@@ -225,13 +225,27 @@ def test_the_budget_stands_as_a_bar_and_in_words_with_its_unit(page):
         assert words in text
 
 
+@pytest.mark.parametrize("place", ["#standing-facts", "#released", "#caps"])
+def test_no_epsilon_is_shown_without_what_it_means(page, place):
+    tab = page()
+    assert (
+        "unit user, adjacency zero-out, trust distributed, delta 1e−3, accountant zCDP; "
+        "what it covers: see “What these numbers promise”"
+    ) in tab.text(place)
+    tab.run("document.getElementById('language').click()")
+    assert (
+        "单位 user，相邻关系 zero-out，信任 distributed，δ 1e−3，核算 zCDP；涵盖范围见“这些数字保证什么”"
+        in tab.text(place)
+    )
+
+
 def test_without_privacy_the_bar_says_unbounded(page, home):
     raw = home.ledger.read_bytes().splitlines(keepends=True)
     assert raw
     tab = page()
     script = """Promise.all([import('/parts.js'), import('/words.js')]).then(([parts, {WORDS}]) => {
         const caps = [{span: 'lifetime', epsilon: null, cap: 20}];
-        const [bar] = parts.capBars({caps, period_days: 365}, WORDS.en);
+        const [bar] = parts.capBars({caps, period_days: 365, runs: []}, WORDS.en);
         return bar.innerText + bar.querySelector('.meter').className; })"""
     assert tab.run(script) == "For lifeunbounded: something left without privacymeter full"
 

@@ -6,14 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
 
+from client.account import Cap
 from client.consent import write_consent
 from client.home import Home
 from client.host import answer
-from client.privacy_view import budget, consent_of, left
+from client.privacy_view import budget, consent_of, left, told
 from shared.errors import LedgerError
 from shared.privacy.accounting import epsilon_by_zcdp
 from shared.proofs import LastReceipt
@@ -118,6 +120,29 @@ def test_a_distributed_epsilon_comes_with_what_is_left_if_all_others_collude(dev
     run = budget(device(("statistics",))[0], TODAY).runs[0]
     assert run.if_others_collude > run.epsilon
     assert any("if everybody else works with the server" in said for said in budget(device(())[0], TODAY).covers)
+
+
+@pytest.mark.parametrize("trust", ["local", "central", "distributed"])
+def test_no_epsilon_is_told_without_what_it_means(device, plan, trust):
+    spent = budget(device(("statistics",), plan=plan(trust=trust))[0], TODAY)
+    lines = list(told(spent))
+    figures = [line for line in lines if line.startswith(("dearest round", "last ", "lifetime", "run "))]
+    assert len(figures) == 4
+    for line in figures:
+        assert f"(unit user, adjacency zero-out, trust {trust}, delta 0.001)" in line
+    shown = float(figures[2].split()[2])
+    assert spent.caps[2].epsilon <= shown < spent.caps[2].epsilon + 0.01  # rounded up: it is an upper bound
+    assert f"accountant: {spent.accountant}" in lines
+    assert set(spent.covers) < set(lines)
+
+
+def test_a_budget_over_runs_of_several_kinds_names_them_all(device, plan):
+    home, _ = device(("statistics",))
+    spent = budget(home, TODAY)
+    both = (*spent.runs, replace(spent.runs[0], run="r2", unit="interaction", trust="local", epsilon=None))
+    lines = list(told(replace(spent, runs=both, caps=(Cap("lifetime", None, 4.0),))))
+    assert lines[1].startswith("lifetime: no bound of at most 4 (unit user/interaction, adjacency zero-out, trust ")
+    assert "run r2: no bound (unit interaction, adjacency zero-out, trust local, delta 0.001)" in lines[3]
 
 
 def test_a_release_that_never_left_is_still_paid(device):

@@ -15,7 +15,7 @@ from client.batch import BatchShape, draw
 from client.contributions import People, contributions
 from client.store import ClientStore, ages_of
 from shared.encoder.spec import EncoderSpec, initial_parameters
-from shared.history import NOT_INTERESTED
+from shared.history import NOT_INTERESTED, stacked
 from shared.policy.recall_policy import GROUPS, RecallPolicy
 from shared.privacy.noise import NoiseSource
 from shared.protocol import Header, MeasureTask, TrainingTerms, TrainTask, layout_of
@@ -73,6 +73,7 @@ def people(catalogue, histories, ages):
         histories=lambda _client: store.histories,
         ages=lambda _client: ages_of(store),
         catalogue=whole(catalogue),
+        key=lambda user, round_: 1000 * int(user[1:]) + abs(round_),
         rng=lambda user, round_: np.random.default_rng([int(user[1:]), abs(round_)]),
         noise=lambda _client: NoiseSource("seeded", np.random.SFC64(0).random_raw),
         today=date(1970, 1, 1),
@@ -123,7 +124,7 @@ def test_no_policy_or_shadow_has_a_barred_item_measured(
 def test_a_barred_item_is_neither_target_nor_negative_but_context(catalogue, history, rules, age, seed):
     one, mask = history(seed, 20, 4), barred(rules, catalogue.ids, age)
     shape = BatchShape(32, 16, 64)
-    batch = draw([one], [np.random.default_rng(0)], [mask], ITEMS, shape)
+    batch = draw(stacked([one]), [0], [mask], ITEMS, shape)
     targets = batch.item[0, 32:48][batch.target[0] > 0]
     negatives = batch.item[0, 48:][batch.negative[0] > 0]
     assert not mask[targets].any()
@@ -155,7 +156,7 @@ def test_the_age_decides_and_an_unknown_one_bars(catalogue, header, history, kin
     one = replace(history(7, 16, 0), kind=np.zeros(16, np.int8))
     limits = ItemRules(min_age={f"i{item}": 18 for item in one.item[:8]})
     who = people(catalogue, [one] * 4, (None, 12, 18, 70))
-    same = replace(who, rng=lambda _user, _round: np.random.default_rng(0))
+    same = replace(who, key=lambda _user, _round: 0)
     unknown, child, grown, old = rows_of(same, train_task(header, kind, limits))
     assert np.array_equal(unknown, child)
     assert np.array_equal(grown, old)

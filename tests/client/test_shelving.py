@@ -172,14 +172,6 @@ def test_a_child_process_builds_and_tells_what_it_took(home, catalogue, model):
     assert shelf.model.round == 1
 
 
-def test_a_child_process_runs_the_installed_code_and_nothing_of_the_folder_it_starts_in(home, tmp_path, monkeypatch):
-    elsewhere = tmp_path / "downloads"
-    elsewhere.mkdir()
-    (elsewhere / "client.py").write_text("raise SystemExit('code from a folder that somebody else may write to')")
-    monkeypatch.chdir(elsewhere)
-    build_in_child(home)
-
-
 def test_titles_and_categories_move_no_cursor_and_what_no_event_can_name_is_never_shown(home, catalogue, model):
     kinds = (("a\x1b[2Jb",), *((f"c{n}",) for n in range(47)))
     ids = ("i\x1b[2J", "i" * 201, *catalogue.ids[2:])

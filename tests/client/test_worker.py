@@ -422,3 +422,12 @@ def test_a_worker_that_cannot_begin_says_why_in_the_devices_own_log(device):
         assert process.stdout.read() == b""
         assert process.wait(30) == 1
     assert any("WrongKeyError" in str(line.get("why")) for line in last_lines(home, 5))
+
+
+def test_what_training_computes_on_is_the_settings_word(kept, task, message, local, incoming):
+    text = kept.home.settings.read_text(encoding="utf-8")
+    kept.home.settings.write_text(text.replace('device = "auto"', 'device = "cpu"'), encoding="utf-8")
+    worker.answer(kept, incoming(message(task(local))))
+    assert text.count('device = "auto"') == 1
+    assert kept.host is not None
+    assert kept.host.device == "cpu"

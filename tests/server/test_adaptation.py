@@ -83,7 +83,7 @@ def test_only_query_and_value_change_and_the_model_comes_back_whole(tiny_bert):
     from shared.text_encoder import load_text_encoder
 
     before, steps = load_text_encoder(tiny_bert)[1].state_dict(), []
-    after = contrastive_encoder(TEXTS, tiny_bert, TERMS, lambda *step: steps.append(step))[1]
+    after = contrastive_encoder(TEXTS, tiny_bert, TERMS, progress=lambda *step: steps.append(step))[1]
     assert not after.training
     changed = {name for name, weight in after.state_dict().items() if not weight.equal(before[name])}
     assert changed == {f"encoder.layer.{n}.attention.self.{part}.weight" for n in (0, 1) for part in ("query", "value")}

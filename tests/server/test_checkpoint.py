@@ -86,6 +86,21 @@ def test_a_checkpoint_from_before_there_was_trending_is_read(state, tmp_path):
     assert same(load_state(path), replace(state, trending=()))
 
 
+def test_a_checkpoint_with_an_entry_for_each_client_is_read(state, tmp_path):
+    path = _saved(state, tmp_path / "c", lambda public: public.update(used=state.used))
+    assert same(load_state(path), state)
+
+
+def test_clients_asked_for_the_same_stand_in_one_entry(state, tmp_path):
+    asked = charge(charge(state, [f"new {n}" for n in range(500)], "update"), ["new 7"], "update")
+    path = tmp_path / "c"
+    save_state(asked, path)
+    with safe_open(path, framework="numpy") as file:
+        entries = json.loads(file.metadata()["state"])["used"]
+    assert len(entries) <= len(state.used) + 2
+    assert load_state(path).used == asked.used
+
+
 @pytest.mark.parametrize("value", ["i7", [7], None, {"i7": 1}])
 def test_what_is_trending_is_a_list_of_item_ids(value, state, tmp_path):
     path = _saved(state, tmp_path / "c", lambda public: public.update(trending=value))

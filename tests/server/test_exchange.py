@@ -15,7 +15,7 @@ from server.exchange import SUPERLINK, Post, exchange
 from shared.errors import ProtocolError
 from shared.privacy.chain import sign_head
 from shared.proofs import parse_receipt
-from shared.protocol import declined_record, sealed_record
+from shared.protocol import declined_record, receipt_part, sealed_record
 
 LENGTH = 4
 NODES = {f"c{n}": 100 + n for n in range(6)}
@@ -72,7 +72,7 @@ RECEIPT = sign_head(KEY, 7, "ab" * 32, 1)
 
 
 def sealed(values):
-    return sealed_record(values, RECEIPT)
+    return sealed_record(values, receipt_part(RECEIPT))
 
 
 def vector(*values):
@@ -104,6 +104,12 @@ def test_the_sum_is_over_all_and_no_order_changes_it():
         assert (answers.declined, answers.failed, answers.enough) == ((), (), True)
         assert answers.up == 6 * 16
         assert answers.down >= 6 * 40
+
+
+def test_bytes_are_counted_for_every_message_also_of_one_record():
+    other = RecordDict({**TASK, "session": ConfigRecord({"raw": bytes(7)})})
+    sent = {"c0": TASK, "c1": other, "c2": TASK}
+    assert module.payloads(sent) == sum(map(module.payload, sent.values())) == 3 * module.payload(TASK) + 7
 
 
 def test_receipts_come_back_with_their_clients():
@@ -148,7 +154,9 @@ HOSTILE = {
     "the smallest integer": vector(-(2**31), 0, 0, 0),
     "nothing": RecordDict(),
     "no receipt": without(vector(1, 2, 3, 4), "receipt"),
-    "a receipt that nobody signed": sealed_record(np.ones(LENGTH, np.int32), replace(RECEIPT, tip="cd" * 32)),
+    "a receipt that nobody signed": sealed_record(
+        np.ones(LENGTH, np.int32), receipt_part(replace(RECEIPT, tip="cd" * 32))
+    ),
     "a status of its own": RecordDict({"status": ConfigRecord({"code": "fine"})}),
     "a metric": RecordDict({"status": MetricRecord({"recall": 0.9})}),
     "a vector of another name": RecordDict(

@@ -106,11 +106,36 @@ def test_other_texts_or_another_model_are_computed_anew(tiny_bert, tmp_path, mon
     assert len(calls) == 3
 
 
-def test_a_damaged_cache_file_is_made_again(tiny_bert, tmp_path):
+def test_damaged_cache_files_are_made_again(tiny_bert, tmp_path):
     first = catalogue(tiny_bert, cache=tmp_path)
-    (kept,) = (tmp_path / "vectors").iterdir()
-    kept.write_bytes(kept.read_bytes()[:100])
+    for folder in ("vectors", "catalogues"):
+        (kept,) = (tmp_path / folder).iterdir()
+        kept.write_bytes(kept.read_bytes()[:100])
     assert catalogue(tiny_bert, cache=tmp_path).version() == first.version()
+
+
+def test_a_whole_catalogue_comes_from_the_cache_and_nothing_is_computed(tiny_bert, tmp_path, monkeypatch):
+    first = catalogue(tiny_bert, spread_out(), adaptation="whiten", vectors="int8", cache=tmp_path)
+    monkeypatch.setattr(features, "_built", lambda *_: pytest.fail("computed twice"))
+    again = catalogue(tiny_bert, spread_out(), adaptation="whiten", vectors="int8", cache=tmp_path)
+    assert again.version() == first.version()
+    for name, rows in first.groups.items():
+        assert rows.tobytes() == again.groups[name].tobytes()
+
+
+@pytest.mark.parametrize("other", [{"vectors": "int8"}, {"adaptation": "whiten"}, {"texts": ("another", *TEXTS[1:])}])
+def test_what_vectors_are_made_from_is_in_the_key_of_a_catalogue(tiny_bert, tmp_path, other):
+    for options in ({}, other):
+        catalogue(tiny_bert, cache=tmp_path, **options)
+    assert len(list((tmp_path / "catalogues").iterdir())) == 2
+
+
+def test_categories_and_the_code_are_in_the_key_of_a_catalogue(tmp_path, monkeypatch):
+    for names in ("pens", "mugs"):
+        build_catalogue(["a"], ["pen"], ["pen"], [(names,)], model="none", cache=tmp_path)
+    monkeypatch.setattr(features, "code_of", lambda *_: [b"changed"])
+    build_catalogue(["a"], ["pen"], ["pen"], [("mugs",)], model="none", cache=tmp_path)
+    assert len(list((tmp_path / "catalogues").iterdir())) == 3
 
 
 def test_without_a_model_the_text_group_is_the_lexical_one():
@@ -251,3 +276,17 @@ def test_the_default_encoder_knows_meanings(tmp_path):
     )
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
+
+
+def test_the_key_of_a_catalogue_covers_the_code_that_makes_vectors():
+    import ast
+    from pathlib import Path
+
+    # What neither makes nor changes a vector: types, errors, files, the cache itself, where the encoder computes.
+    beside = {f"shared.{name}" for name in ("catalogue", "device", "errors", "files", "kept", "policy.recall_policy")}
+    code = {"server.features", *features._CODE}
+    for name in code:
+        tree = ast.parse(Path(*name.split(".")).with_suffix(".py").read_text(encoding="utf-8"))
+        used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+        own = {module for module in used if module.split(".")[0] in {"shared", "server"}}
+        assert own - code <= beside, name

@@ -48,7 +48,7 @@ def test_a_folder_is_known_by_its_full_path(house, monkeypatch):
 
 def test_another_account_writes_nothing_that_the_server_could_not_read(house, monkeypatch):
     owner = os.geteuid()
-    monkeypatch.setattr("server.house.os.geteuid", lambda: owner + 1)
+    monkeypatch.setattr("shared.owner.os.geteuid", lambda: owner + 1)
     with pytest.raises(ConfigError, match=f"belongs to account {owner}"):
         house_at(house.folder)
 

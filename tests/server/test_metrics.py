@@ -14,9 +14,14 @@ from server.aggregation import OptimizerState
 from server.checkpoint import State, save_state
 from server.enrolling import approve, invite, revoke
 from server.metrics import Vitals, exposition, facts_of, ready
+from server.promise import plan_of
 from shared.config import PolicySection, first_policy
 from shared.errors import RunError
+from shared.keys import own_key
 from shared.policy.memory import Memory
+from shared.privacy.accounting import ACCOUNTANT
+from shared.privacy.ledger import create_ledger
+from shared.privacy.plan import plan_to_dict
 
 VITALS = Vitals({"superlink": True, "superexec": True}, {"superlink": 2}, 4, "run-1", "")
 ROW = {
@@ -38,6 +43,9 @@ def state_after(round_, **changes):
 def running(house):
     folder = house.runs / "run-1"
     folder.mkdir()
+    plan = plan_of(house.config(), {"update": 3, "profile": 0})
+    first = {"kind": "deployment", "plan": plan_to_dict(plan)}
+    create_ledger(folder / "ledger.jsonl", own_key(house.ledger_key), first).close()
     save_state(state_after(2), folder / "checkpoint.safetensors")
     rows = [{"round": 1}, ROW]
     (folder / "rounds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -52,7 +60,7 @@ def samples(facts):
 def test_before_the_first_run_there_is_nothing_but_the_house(house, now):
     facts = facts_of(house, replace(VITALS, run="", online=None), 0, now)
     said = facts.to_dict()
-    assert (said["run"], said["round"], said["epsilon"]) == ("", None, None)
+    assert (said["run"], said["round"], said["epsilon"], said["claim"]) == ("", None, None, None)
     assert said["clients"] == {"enrolled": 0, "online": None, "revoked": 0}
     found = samples(facts)
     assert found["fedrecall_clients_enrolled",] == 0
@@ -68,12 +76,31 @@ def test_the_last_row_and_the_checkpoint_are_told(running, now):
     assert found["fedrecall_round",] == 2
     assert found["fedrecall_round_seconds",] == 3.25
     assert found["fedrecall_cohort", "declined"] == 1
-    assert found["fedrecall_epsilon", "everyone"] == 1.5
-    assert ("fedrecall_epsilon", "recipients_amplified") not in found
     assert found["fedrecall_restarts_total", "superlink"] == 2
     assert found["fedrecall_operator_refused_total",] == 3
     assert found["fedrecall_alive", "superexec"] == 1
     assert found["fedrecall_certificate_seconds",] == pytest.approx(398 * 86_400)
+
+
+def test_no_epsilon_is_told_without_what_it_means(running, now):
+    facts = facts_of(running, VITALS, 0, now)
+    claim = facts.to_dict()["claim"]
+    terms = {name: claim[name] for name in ("unit", "adjacency", "trust", "delta", "accountant", "participations")}
+    assert terms == {
+        "unit": "user",
+        "adjacency": "zero-out",
+        "trust": "distributed",
+        "delta": 1e-5,
+        "accountant": ACCOUNTANT,
+        "participations": facts.plan.update.participations,
+    }
+    assert "the server included" in claim["covers"]
+    families = {family.name: family for family in text_string_to_metric_families(exposition(facts).decode())}
+    found = families["fedrecall_epsilon"]
+    assert claim["covers"] in found.documentation
+    assert {sample.labels["against"]: sample.value for sample in found.samples} == {"everyone": 1.5, "recipients": 1.5}
+    for sample in found.samples:
+        assert sample.labels == {"against": sample.labels["against"], **{name: str(terms[name]) for name in terms}}
 
 
 def test_a_row_that_is_being_written_is_not_read(running, now):

@@ -21,6 +21,7 @@ from server.operator_api import LARGEST_BODY, TRIES, make_operator_api, make_ope
 from server.operator_client import ask, call, credential_at
 from server.operators import Credential, add_operator, remove_operator
 from server.oversight import LEDGER, read_order
+from server.promise import plan_of
 from shared.config import PolicySection, first_policy
 from shared.enrolment import pass_from_dict
 from shared.errors import ConfigError, RunError
@@ -29,6 +30,7 @@ from shared.policy.control import memory_to_dict
 from shared.policy.memory import Memory
 from shared.policy.orders import propose
 from shared.privacy.ledger import create_ledger
+from shared.privacy.plan import plan_to_dict
 
 POLICY = first_policy(PolicySection())
 MEMORY = Memory(POLICY)
@@ -57,7 +59,9 @@ def close_round(house, **changes):
     folder, nothing = house.runs / "run-1", np.zeros(3, np.float32)
     folder.mkdir(exist_ok=True)
     if not (folder / LEDGER).exists():
-        create_ledger(folder / LEDGER, own_key(house.ledger_key), {"kind": "deployment"}).close()
+        plan = plan_of(house.config(), {"update": 3, "profile": 0})
+        first = {"kind": "deployment", "plan": plan_to_dict(plan)}
+        create_ledger(folder / LEDGER, own_key(house.ledger_key), first).close()
     state = State(2, nothing, OptimizerState(0, nothing, nothing), nothing, POLICY, MEMORY, pending=PENDING)
     save_state(replace(state, ledgers={LEDGER: 1}, **changes), folder / "checkpoint.safetensors")
 

@@ -15,7 +15,7 @@ from server.receipts import checked_receipt, grouped, ungrouped, with_last_recei
 from shared.errors import ProtocolError
 from shared.privacy.ledger import Receipt, create_ledger
 from shared.proofs import parse_last, sign_task
-from shared.protocol import sealed_record
+from shared.protocol import receipt_part, sealed_record
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes([1] * 32))
@@ -35,7 +35,7 @@ def one(tmp_path):
 
 
 def answer(receipt):
-    return sealed_record(np.zeros(3, np.int32), receipt)
+    return sealed_record(np.zeros(3, np.int32), receipt_part(receipt))
 
 
 def test_the_first_receipt_is_believed_and_the_next_one_must_be_newer(one):

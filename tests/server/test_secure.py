@@ -17,7 +17,7 @@ from server.secure import Session, secure_exchange
 from shared.errors import ProtocolError
 from shared.privacy.chain import sign_head
 from shared.proofs import parse_receipt, same_task
-from shared.protocol import declined_record
+from shared.protocol import declined_record, receipt_part
 from shared.secagg import client
 from shared.secagg.client import Member
 from shared.secagg.messages import NO_REGISTRATION
@@ -81,7 +81,7 @@ class Honest:
 
 def uploaded(words, member, name, receipt=None):
     """What a client sends in the third step."""
-    return masked_record(words, client.attest(member, key_of(name)), receipt or receipt_for(name))
+    return masked_record(words, client.attest(member, key_of(name)), receipt_part(receipt or receipt_for(name)))
 
 
 @dataclass

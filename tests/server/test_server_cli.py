@@ -18,8 +18,11 @@ from server.enrolling import invite
 from server.house import House
 from server.metrics import Vitals, facts_of
 from server.operators import read_operators
+from server.promise import plan_of
+from shared import terminal
 from shared.enrolment import read_pass, write_request
 from shared.errors import RunError
+from shared.privacy.accounting import ACCOUNTANT
 
 ITEMS = "id,title,categories\n" + "".join(f"i{n},Item {n},{'a|b' if n % 2 else 'c'}\n" for n in range(30))
 
@@ -95,7 +98,7 @@ def test_no_file_that_others_can_read_holds_a_secret(folder):
 
 def test_a_second_init_is_refused(folder, call):
     code, _, err = call("init", folder)
-    assert code == cli.USAGE
+    assert code == terminal.USAGE
     assert "a server is here already" in err
 
 
@@ -105,12 +108,15 @@ def test_plan_writes_what_follows_and_checks_it(folder, call):
     house.settings.write_text(house.settings.read_text().replace("rounds = 2", "rounds = 5"))
     for command in (("plan", folder, "--check"), ("up", folder)):
         code, _, err = call(*command)
-        assert code == cli.USAGE
+        assert code == terminal.USAGE
         assert "plan.json: plan." in err
         assert "follows from fedrecall.toml" in err
     code, out, _ = call("plan", folder, "--json")
     assert code == 0
-    assert json.loads(out)["says"] == json.loads(house.plan.read_text())["says"]
+    assert json.loads(out)["says"] == [
+        *json.loads(house.plan.read_text())["says"],
+        f"Trust distributed; accountant: {ACCOUNTANT}.",
+    ]
     assert call("plan", folder, "--check")[0] == 0
 
 
@@ -126,14 +132,14 @@ def test_an_operator_is_added_listed_and_removed(folder, call, tmp_path):
     assert [(row["name"], row["role"]) for row in rows] == [("ann", "approve"), ("bob", "view")]
     assert all("token" not in row for row in rows)
     assert call("operator", "remove", folder, "ann")[0] == 0
-    assert call("operator", "remove", folder, "ann")[0] == cli.USAGE
+    assert call("operator", "remove", folder, "ann")[0] == terminal.USAGE
 
 
 def test_a_file_is_not_written_over_and_no_operator_made_for_it(folder, call, tmp_path):
     there = tmp_path / "there"
     there.write_text("mine")
     code, _, err = call("operator", "add", folder, "ann", "--role", "view", "--out", there)
-    assert code == cli.USAGE
+    assert code == terminal.USAGE
     assert "there is such a file already" in err
     assert there.read_text() == "mine"
     assert read_operators(House(folder)) == ()
@@ -151,7 +157,7 @@ def test_the_token_comes_from_the_variable_a_file_or_the_credential(folder, call
     assert [asked[0] for asked in api.asked] == ["from the variable", "from a file", own]
     monkeypatch.delenv("FEDRECALL_TOKEN")
     code, _, err = call("pause", folder)
-    assert code == cli.USAGE
+    assert code == terminal.USAGE
     assert "FEDRECALL_TOKEN" in err
 
 
@@ -181,7 +187,7 @@ def test_a_command_is_one_request(words, path, body, folder, call, api, monkeypa
 @pytest.mark.parametrize("name", ["../operators", "a/b", "a?b", "", "é"])
 def test_a_name_that_would_be_another_path_is_refused(name, folder, call, api, monkeypatch):
     monkeypatch.setenv("FEDRECALL_TOKEN", "t")
-    assert call("enroll", "revoke", folder, name)[0] == cli.USAGE
+    assert call("enroll", "revoke", folder, name)[0] == terminal.USAGE
     assert api.asked == []
 
 
@@ -195,7 +201,7 @@ def test_an_invitation_is_written_secretly_and_never_over_another(folder, call, 
     assert read_pass(out).code == api.answer["code"]
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     assert api.asked[-1] == ("t", "POST", "/v1/invitations", {"days": 1})
-    assert call("enroll", "invite", folder, "--out", out)[0] == cli.USAGE
+    assert call("enroll", "invite", folder, "--out", out)[0] == terminal.USAGE
     assert len(api.asked) == 1
 
 
@@ -208,7 +214,7 @@ def test_a_request_is_checked_here_and_sent_whole(folder, call, api, monkeypatch
     assert api.asked == [("t", "POST", "/v1/clients", asdict(request))]
     (tmp_path / "request.json").write_text("{}")
     code, _, err = call("enroll", "approve", folder, tmp_path / "request.json")
-    assert code == cli.USAGE
+    assert code == terminal.USAGE
     assert "expected exactly the fields" in err
     assert len(api.asked) == 1
 
@@ -240,14 +246,18 @@ def test_status_is_told_before_the_first_round_and_after(folder, call, api, monk
     out = call("status", folder)[1]
     assert "run none yet, round none yet: 3 clients are missing" in out
     assert "superexec DOWN" in out
+    assert "privacy spent: nothing yet" in out
     assert json.loads(call("status", folder, "--json")[1]) == api.answer
-    row = {"epsilon": {"everyone": 1.25, "by_kind": {}}, "cohort": {"asked": 3}, "seconds": 2.0}
+    plan = plan_of(House(folder).config(), {"update": 3, "profile": 0})
+    row = {"epsilon": {"everyone": 1.2501, "by_kind": {}}, "cohort": {"asked": 3}, "seconds": 2.0}
     api.answer = replace(
-        facts, vitals=replace(vitals, run="run-1"), round=2, last=row, policy=2, proposal="ab"
+        facts, vitals=replace(vitals, run="run-1"), round=2, plan=plan, last=row, policy=2, proposal="ab"
     ).to_dict()
     out = call("status", folder)[1]
     assert "run run-1, round 2" in out
-    assert "everyone 1.25" in out
+    assert "epsilon 1.26 against everyone" in out  # rounded up: it is an upper bound
+    assert f"unit user, adjacency zero-out, trust distributed, delta {plan.delta:g}; accountant: {ACCOUNTANT}" in out
+    assert f"covers: {api.answer['claim']['covers']}" in out
     assert "last cohort: 3 asked, 2.0 s" in out
     assert "proposal ab waits" in out
 
@@ -274,17 +284,17 @@ def test_a_new_authority_is_made_by_who_is_sure(folder, call, monkeypatch):
     files = (house.ca, house.ca_key, house.certificate, house.certificate_key)
     before = [path.read_bytes() for path in files]
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert call("certificates", "authority", folder)[0] == cli.INTERRUPTED
+    assert call("certificates", "authority", folder)[0] == terminal.INTERRUPTED
     assert [path.read_bytes() for path in files] == before
-    assert call("certificates", "authority", folder, "--yes")[0] == cli.OK
+    assert call("certificates", "authority", folder, "--yes")[0] == terminal.OK
     assert not {path.read_bytes() for path in files} & set(before)
-    assert call("certificates", "renew", folder)[0] == cli.OK
+    assert call("certificates", "renew", folder)[0] == terminal.OK
 
 
 def test_a_broken_list_of_items_makes_no_server(call, tmp_path):
     (tmp_path / "items.csv").write_text("id,title\n1,\n")
     code, _, err = call("init", tmp_path / "house", "--items", tmp_path / "items.csv")
-    assert (code, "items.csv:2: title is empty" in err) == (cli.USAGE, True)
+    assert (code, "items.csv:2: title is empty" in err) == (terminal.USAGE, True)
     assert not (tmp_path / "house").exists()
 
 
@@ -301,7 +311,7 @@ def test_a_broken_list_of_items_makes_no_server(call, tmp_path):
 )
 def test_wrong_use_is_said_without_a_traceback(words, call, tmp_path):
     code, out, err = call(*(tmp_path / "nowhere" if word == "NOWHERE" else word for word in words))
-    assert (code, out) == (cli.USAGE, "")
+    assert (code, out) == (terminal.USAGE, "")
     assert "Traceback" not in err
     assert not (tmp_path / "nowhere").exists()
 
@@ -312,7 +322,7 @@ def test_a_full_disk_is_a_sentence(call, tmp_path, monkeypatch):
 
     monkeypatch.setattr("server.init.write_atomically", full)
     code, _, err = call("init", tmp_path / "house")
-    assert code == cli.USAGE
+    assert code == terminal.USAGE
     assert err == f"fedrecall-server: {tmp_path / 'x'}: No space left on device\n"
 
 

@@ -93,7 +93,7 @@ def test_without_noise_contexts_are_the_leading_directions_of_the_moment(world):
     rows = profiles(world.features, world.histories)
     leading = np.linalg.svd(rows.astype(float), full_matrices=False)[2][:TASTES].T
     _, context = world.contexts(world.moment)
-    assert closeness(context[:, 1:], world.features @ leading) > 0.9999
+    assert closeness(context[:, 1:], world.features.rows(np.arange(len(world.bucket))) @ leading) > 0.9999
 
 
 def planted(rng, people):
@@ -113,7 +113,7 @@ def test_a_planted_space_comes_back_as_the_noise_falls():
     prior, basis, rows = planted(rng, PEOPLE)
     compact, bucket = rng.standard_normal((ITEMS, TEXT)).astype(np.float32), np.arange(ITEMS) % BUCKETS
     known = Known(prior, 0.3, 12)
-    want = feature_map(compact, bucket, prior, WIDTH, 12) @ basis
+    want = feature_map(compact, bucket, prior, WIDTH, 12).rows(np.arange(len(bucket))) @ basis
     total = packed(rows).sum(0)
 
     def close(sigma):
@@ -135,7 +135,9 @@ def test_people_spread_evenly_along_all_directions(world):
     """Each coordinate of a person has mean square one, so that E[z z'] is about I / rank."""
     _, context = world.contexts(world.moment)
     padded = pad(world.histories)
-    lengths = np.linalg.norm(user_vectors(plain_behaviour(), world.features, padded), axis=1)
+    lengths = np.linalg.norm(
+        user_vectors(plain_behaviour(), world.features.rows(np.arange(len(world.bucket))), padded), axis=1
+    )
     coordinates = user_vectors(plain_behaviour(), context[:, 1:], padded) / lengths[:, None]
     assert coordinates.T @ coordinates / PEOPLE == pytest.approx(np.eye(TASTES), abs=1e-3)
 

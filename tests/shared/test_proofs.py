@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared import proofs
 from shared.errors import ProtocolError
 from shared.privacy.chain import GENESIS, sign_head
 from shared.privacy.ledger import public_hex, verify_receipt
@@ -27,7 +28,7 @@ from shared.proofs import (
     sign_task,
     stamp,
 )
-from shared.protocol import declined_record, sealed_record
+from shared.protocol import declined_record, receipt_part, sealed_record
 
 SERVER = Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32)
 CLIENT = Ed25519PrivateKey.from_private_bytes(bytes([8]) * 32)
@@ -41,7 +42,7 @@ def a_task(text='{"a": 1}', values=(1.0, 2.0)):
 
 
 def an_answer(**changes):
-    record = sealed_record(np.arange(3, dtype=np.int32), RECEIPT)
+    record = sealed_record(np.arange(3, dtype=np.int32), receipt_part(RECEIPT))
     for name, value in changes.items():
         if value is ...:
             del record["receipt"][name]
@@ -204,6 +205,38 @@ def test_a_receipt_of_another_form_is_refused_by_its_field(change, sentence):
 def test_an_answer_without_a_receipt_is_refused(record):
     with pytest.raises(ProtocolError, match="receipt: missing"):
         parse_receipt(record)
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """The receipts whose signature was looked at."""
+    proofs._receipt.cache_clear()
+    seen = []
+    monkeypatch.setattr(proofs, "verify_receipt", lambda receipt: seen.append(receipt) or verify_receipt(receipt))
+    return seen
+
+
+def test_the_signature_of_a_receipt_that_many_clients_share_is_looked_at_once(looked_at):
+    assert [parse_receipt(an_answer()) for _ in range(5)] == [RECEIPT] * 5
+    assert looked_at == [RECEIPT]
+
+
+@pytest.mark.parametrize("change", [{"tip": "7" * 64}, {"round": 4}, {"key": "a" * 64}, {"signature": "0" * 128}])
+def test_a_receipt_that_was_touched_is_refused_every_time_also_beside_one_that_holds(change, looked_at):
+    for _ in range(2):
+        assert parse_receipt(an_answer()) == RECEIPT
+        with pytest.raises(ProtocolError, match="does not fit"):
+            parse_receipt(an_answer(**change))
+    assert looked_at == [RECEIPT, replace(RECEIPT, **change), replace(RECEIPT, **change)]
+
+
+def test_a_number_that_only_equals_the_one_of_a_receipt_that_holds_is_refused(looked_at):
+    one = sign_head(CLIENT, 1, "6" * 64, 1)
+    assert parse_receipt(an_answer(**asdict(one))) == one
+    for change in ({"seq": True}, {"seq": 1.0}, {"round": True}, {"round": 1.0}):
+        with pytest.raises(ProtocolError, match="a whole number"):
+            parse_receipt(an_answer(**asdict(one) | change))
+    assert looked_at == [one]
 
 
 def test_no_key_at_all_is_no_crash():

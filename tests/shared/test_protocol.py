@@ -28,15 +28,18 @@ from shared.protocol import (
     TrainTask,
     TrendingTask,
     declined_record,
+    finite_vector,
     header_to_dict,
     parse_header,
     parse_sealed,
     parse_task,
+    receipt_part,
     release_of,
     sealed_record,
     task_digest,
     task_record,
     vector_length,
+    vector_part,
 )
 from shared.recall.item_rules import NO_RULES, ItemRules
 
@@ -151,10 +154,24 @@ def test_nothing_that_is_not_a_number_is_sent():
 
 def test_a_sealed_vector_arrives_as_it_was_sent():
     vector = np.array([1, -2, 2**31 - 1, -(2**31)], np.int32)
-    record = sealed_record(vector, RECEIPT)
+    record = sealed_record(vector, receipt_part(RECEIPT))
     assert list(record) == ["sealed", "receipt"]
     assert dict(record["receipt"]) == asdict(RECEIPT)
     assert np.array_equal(parse_sealed(record, 4), vector)
+
+
+@pytest.mark.parametrize("vector", [np.arange(5, dtype=np.int32), np.zeros(0, np.uint32), np.ones((2, 3), ">i8")[::2]])
+def test_a_vector_travels_byte_for_byte_as_flowers_own_array_of_it(vector):
+    made, flowers = vector_part(vector), ArrayRecord({"vector": Array(vector)})
+    assert dict(made) == dict(flowers)
+    assert (made.object_id, made.count_bytes()) == (flowers.object_id, flowers.count_bytes())
+    assert np.array_equal(made["vector"].numpy(), vector)
+
+
+def test_what_came_over_the_wire_is_not_to_be_written_to_but_a_model_is_this_sides_own():
+    sealed = parse_sealed(sealed_record(np.zeros(4, np.int32), receipt_part(RECEIPT)), 4)
+    assert not sealed.flags.writeable
+    assert finite_vector(Array(np.zeros(4, np.float32)), "parameters", 4).flags.writeable
 
 
 def test_a_refusal_says_one_word_and_the_same_to_everything():
@@ -170,7 +187,7 @@ def test_a_refusal_says_one_word_and_the_same_to_everything():
 )
 def test_any_other_vector_is_refused(vector):
     with pytest.raises(ProtocolError, match=r"sealed vector of .* expected int32 \(4,\)"):
-        parse_sealed(sealed_record(vector, RECEIPT), 4)
+        parse_sealed(sealed_record(vector, receipt_part(RECEIPT)), 4)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from simulations.screen import privacy_sentence
 
 TINY = ["rounds=2", "model.text_encoder=none", "policy.k=10", "privacy.delta=1e-3", "model.rank=4"]
 TINY += ["secure_aggregation=ideal"]
+PRESETS = ("large", "ml-100k", "online-retail", "synthetic")
 SETS = [part for pair in TINY for part in ("--set", pair)]
 
 
@@ -188,9 +189,9 @@ def test_compare_lays_runs_side_by_side(command, finished):
 def test_presets_name_what_they_need(command):
     code, out, _ = command("presets")
     assert code == 0
-    for name in ("ml-100k", "online-retail", "synthetic"):
+    for name in PRESETS:
         assert name in out
-    assert set(json.loads(command("presets", "--json")[1])) == {"ml-100k", "online-retail", "synthetic"}
+    assert set(json.loads(command("presets", "--json")[1])) == set(PRESETS)
 
 
 def test_prepare_writes_stores_and_the_next_command(command, tiny_data, tmp_path):
@@ -216,7 +217,10 @@ def test_tensorboard_logs_are_written_on_request(command, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "nothing"], "'nothing' is neither a preset (ml-100k, online-retail, synthetic) nor a TOML file"),
+        (
+            ["run", "nothing"],
+            "'nothing' is neither a preset (large, ml-100k, online-retail, synthetic) nor a TOML file",
+        ),
         (["run", "missing.toml"], "missing.toml: cannot be read"),
         (["run", "synthetic", "--set", "roundss=3"], "unknown key roundss; did you mean rounds?"),
         (["run", "synthetic", "--set", "rounds"], "--set rounds: expected key=value"),

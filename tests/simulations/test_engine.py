@@ -26,7 +26,7 @@ def batches(monkeypatch):
 
 @pytest.fixture
 def grid(batches):
-    return InProcessGrid(None, {str(n): n for n in range(1, 301)})
+    return InProcessGrid(None, 300)
 
 
 def task(text: str) -> RecordDict:
@@ -79,6 +79,29 @@ def test_nothing_runs_before_it_is_pulled_and_nothing_is_left_after(grid, batche
 def test_send_and_receive_is_both(grid):
     messages = [Message(task("a"), dst_node_id=n, message_type="train.update") for n in (4, 5)]
     assert [reply.metadata.src_node_id for reply in grid.send_and_receive(messages)] == [4, 5]
+
+
+class Pending(set):
+    """A set that can be asked, not read."""
+
+    def __iter__(self):
+        raise AssertionError("all that is pending is read for every chunk")
+
+
+def test_a_chunk_costs_the_same_however_many_are_pending(grid, batches):
+    pending = Pending(send(grid, task("a"), range(1, 301)))
+    while replies := grid.pull_messages(pending):
+        for reply in replies:
+            pending.discard(reply.metadata.reply_to_message_id)
+    assert not len(pending)
+    assert sum(len(clients) for clients, _ in batches) == 300
+
+
+def test_a_grid_keeps_nothing_of_clients_that_are_not_asked(batches):
+    grid = InProcessGrid(None, 10**12)
+    pending = send(grid, task("a"), [10**12, 5])
+    assert [reply.metadata.src_node_id for reply in grid.pull_messages(pending)] == [10**12, 5]
+    assert len(grid.get_node_ids()) == 10**12
 
 
 def test_nodes_are_the_clients(grid):

@@ -54,6 +54,7 @@ from shared.protocol import (
     is_declined,
     parse_sealed,
     parse_task,
+    receipt_part,
     sealed_record,
     task_digest,
     task_record,
@@ -364,6 +365,7 @@ def host(catalogue, tmp_path, monkeypatch):
         private_key("ledger"),
         Randomness(
             noise=lambda *names: NoiseSource("seeded", np.random.SFC64([ord(c) for c in repr(names)]).random_raw),
+            key=lambda *names: int(words("key", *names).integers(2**63)),
             rng=lambda *names: words("user", *names),
             entropy=lambda *names: words("entropy", *names).bytes,
         ),
@@ -684,7 +686,7 @@ class Honest:
 
 def uploaded(masked, member, name):
     """What a client sends in the third step."""
-    return masked_record(masked, protocol.attest(member, private_key(name)), receipt_for(name))
+    return masked_record(masked, protocol.attest(member, private_key(name)), receipt_part(receipt_for(name)))
 
 
 class HostileGrid:
@@ -824,7 +826,7 @@ def test_plain_vectors_of_hostile_clients_are_left_out_or_count_as_they_stand(hu
     while hostile < PLAIN:
         mutate.donors = mutate.donors[-100:] or [declined_record(), step_answer(bytes(ADVERT))]
         bad = {str(name): {"upload"} for name in rng.choice(list(NODES), 3, replace=False)}
-        honest = {name: sealed_record(vector_of(name), receipt_for(name)) for name in NODES}
+        honest = {name: sealed_record(vector_of(name), receipt_part(receipt_for(name))) for name in NODES}
         grid = HostileGrid(
             lambda name, _step, _r, all_=honest: all_[name], bad, mutate, {"train.update": "upload"}, 0.5
         )

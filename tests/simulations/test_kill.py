@@ -97,7 +97,7 @@ class WatchedGrid(InProcessGrid):
                 for name in ("sealed", "masked"):
                     if not reply.has_error() and name in reply.content:
                         vector = reply.content[name]["vector"].numpy()
-                        client = self._clients[reply.metadata.src_node_id]
+                        client = str(reply.metadata.src_node_id)
                         file.write(json.dumps([client, name, hashlib.sha256(vector.tobytes()).hexdigest()]) + "\n")
         return replies
 

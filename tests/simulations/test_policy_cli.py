@@ -21,6 +21,7 @@ from shared.policy.orders import Order, propose
 from shared.policy.recall_policy import policy_to_dict
 from shared.policy.sight import Seen, Sight, Targets, sight_to_dict
 from shared.privacy.ledger import create_ledger
+from shared.terminal import USAGE
 from simulations import cli, policy_cli
 
 FIRST = first_policy(PolicySection())
@@ -210,7 +211,7 @@ def test_wrong_use_is_one_sentence_and_leaves_no_order(words, changed, sentence,
     run = folder(**changed)
     verb, *rest = words
     code, out, err = call(verb, run, *rest)
-    assert (code, out) == (cli.USAGE, "")
+    assert (code, out) == (USAGE, "")
     assert err.startswith("fedrecall-sim: ")
     assert sentence in err
     assert len(err.splitlines()) == 1
@@ -220,7 +221,7 @@ def test_wrong_use_is_one_sentence_and_leaves_no_order(words, changed, sentence,
 @pytest.mark.parametrize("verb", ["show", "freeze"])
 def test_a_folder_that_is_no_run_is_said(verb, tmp_path, call):
     code, _, err = call(verb, tmp_path)
-    assert code == cli.USAGE
+    assert code == USAGE
     assert "no run here that has closed a round" in err
 
 
@@ -232,7 +233,7 @@ def test_a_second_freeze_is_refused_while_the_first_one_waits(folder, call):
 
 @pytest.mark.parametrize("words", [["rollback"], ["rollback", "x", "0"], ["approve"], ["delete", "x"]])
 def test_missing_and_wrong_arguments_are_usage_errors(words):
-    assert CliRunner().invoke(cli.app, ["policy", *words]).exit_code == cli.USAGE
+    assert CliRunner().invoke(cli.app, ["policy", *words]).exit_code == USAGE
 
 
 @pytest.mark.parametrize("error", [KeyError("uid"), OSError("no name")])

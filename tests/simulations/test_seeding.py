@@ -25,6 +25,26 @@ def test_noise_repeats_with_a_seed_and_never_without():
     assert not np.array_equal(noise(None, "a").words(8), noise(None, "a").words(8))
 
 
+def test_a_stream_goes_on_where_it_was_and_begins_with_the_first_draw(monkeypatch):
+    whole = noise(3, "a").words(8)
+    source = noise(3, "a")
+    monkeypatch.setattr(np.random, "SFC64", counted := Counted(np.random.SFC64))
+    assert (source.name, counted.calls) == ("seeded", 0)
+    assert np.concatenate([source.words(3), source.words(5)]).tolist() == whole.tolist()
+    assert counted.calls == 1
+
+
+class Counted:
+    """A function, and how often it was called."""
+
+    def __init__(self, function):
+        self.function, self.calls = function, 0
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.function(*args)
+
+
 def test_each_client_round_and_release_has_noise_of_its_own():
     chance = client_randomness(0)
     names = [("1", 1, "update"), ("2", 1, "update"), ("1", 2, "update"), ("1", 1, "measurement")]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from shared.errors import ConfigError
 from shared.history import NOT_INTERESTED
 from shared.recall.item_rules import NO_RULES
+from simulations.config import resolve
 from simulations.download import silent
-from simulations.world import load_world, oracle, stores_of
+from simulations.world import judged, load_world, oracle, stores_of
 
 
 @pytest.fixture
@@ -83,3 +86,61 @@ def test_data_that_no_split_can_use_is_refused(tiny, tmp_path):
     (folder / "interactions.csv").write_text("user,item,time\nu,a,1\nv,b,2\n")
     with pytest.raises(ConfigError, match="nobody has enough history for split 'rs'"):
         load_world(tiny(f'data.name="{folder}"'), tmp_path / "cache", None, silent)
+
+
+def test_a_sample_of_users_is_asked_and_the_yardsticks_with_them(tiny, tmp_path):
+    world = load_world(tiny("evaluation.users=5"), tmp_path / "cache", None, silent)
+    assert len(world.asked) == len(set(world.asked.tolist())) == 5
+    assert (np.diff(world.asked) > 0).all()
+    again = load_world(tiny("evaluation.users=5"), tmp_path / "cache", None, silent)
+    other = load_world(tiny("evaluation.users=5", seed=2), tmp_path / "cache", None, silent)
+    assert world.asked.tolist() == again.asked.tolist() != other.asked.tolist()
+    split, among = judged(world), np.isin(world.dataset.user, world.asked)
+    assert (split.test == world.split.test & among).all()
+    assert (split.valid == world.split.valid & among).all()
+    assert (split.train == world.split.train).all()
+    everybody = load_world(tiny(), tmp_path / "cache", None, silent)
+    assert everybody.asked.tolist() == list(range(24))
+
+
+def test_what_the_oracle_says_of_a_sample_is_the_mean_over_its_users(tiny, tmp_path):
+    from server.job import initial_state
+    from shared.config import first_policy
+    from simulations.run import job_of
+
+    config = tiny("evaluation.users=3")
+    world = load_world(config, tmp_path / "cache", None, silent)
+    job = job_of(config, world, "x")
+    state, policy = initial_state(job, np.random.default_rng(0)), first_policy(config.policy)
+    prior = np.random.default_rng(1).normal(size=job.encoder.buckets).astype(np.float32)
+
+    def recall(asked):
+        rngs = [np.random.default_rng(0)] * len(asked)
+        some = replace(world, asked=np.array(asked))
+        return oracle(some, job.encoder, state.parameters, prior, policy, NO_RULES, rngs, on="test")["recall@10"]
+
+    alone = [recall([user]) for user in world.asked]
+    assert recall(world.asked) == pytest.approx(np.mean(alone))
+
+
+def test_a_large_world_is_dealt_out_without_being_made(tmp_path):
+    sets = ["data.users=30000", "data.items=200", "evaluation.users=10", "cohort.size=100"]
+    config = resolve("large", sets=sets, seed=1)
+    world = load_world(config, tmp_path / "cache", None, silent)
+    stores = stores_of(world, 1)
+    assert len(stores) == len(world.users) == 30_000
+    assert len(world.dataset.users) <= 20_010
+    store = stores["29999"]
+    assert (store.users, len(store.histories)) == (("29999",), 1)
+    assert store.histories[0].item.tolist() == world.histories[29_998].item.tolist()
+    assert not np.isin(world.test[29_998], store.histories[0].item).any()
+    assert [world.dataset.users[n] for n in range(10)] == world.asked_names
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_read(tiny, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("simulations.world.load_dataset", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ConfigError, match='device = "cuda": torch finds no CUDA GPU'):
+        load_world(tiny('device="cuda"'), tmp_path / "cache", None, silent)

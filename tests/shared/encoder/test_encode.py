@@ -5,7 +5,7 @@ import pytest
 
 from shared.encoder.encode import item_vectors, pad, user_groups, user_vectors
 from shared.encoder.spec import EncoderSpec, plain_behaviour, unpack
-from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED, History, behaviour_features
+from shared.history import BEHAVIOUR_WIDTH, NOT_INTERESTED, History, behaviour_features, stacked
 
 ITEMS = 11
 SPEC = EncoderSpec(text_width=6, rank=4, buckets=7)
@@ -35,7 +35,7 @@ def without(history, rows):
 def naive_user_vector(weights, vectors, history):
     """The pseudo-code: a loop over the behaviours."""
     total, size = np.zeros(vectors.shape[1]), 0.0
-    for item, traits in zip(history.item, behaviour_features(history), strict=True):
+    for item, traits in zip(history.item, behaviour_features(stacked([history])), strict=True):
         weight = sum(float(w) * float(t) for w, t in zip(weights, traits, strict=True))
         total += weight * vectors[item]
         size += abs(weight)
@@ -86,7 +86,7 @@ def test_serving_and_the_final_test_see_everything():
         length = len(history)
         assert np.array_equal(whole.item[0, :length], history.item)
         plain = History(**(vars(history) | {"held_out": np.zeros(length, bool)}))
-        assert np.array_equal(whole.behaviour[0, :length], behaviour_features(plain))
+        assert np.array_equal(whole.behaviour[0, :length], behaviour_features(stacked([plain])))
 
 
 def test_a_user_does_not_depend_on_who_is_encoded_beside_it():

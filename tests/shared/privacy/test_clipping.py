@@ -60,6 +60,40 @@ def test_943_rows_in_one_call_are_943_calls():
     assert np.array_equal(clip_to_grid(rows, 0.5, 512), np.concatenate(alone))
 
 
+# --- float32, which is clipped in its own precision: the bound holds as it does for double, a row alone or in a batch
+
+any_single = hnp.arrays(
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, max_side=6),
+    elements=st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True),
+)
+
+
+@given(any_single, any_clip, any_steps)
+@example(np.full((1, 4), 3.4e38, np.float32), 1.7e308, 64)
+@example(np.full((1, 3), 1e-45, np.float32), 5e-324, (1 << 31) - 1)
+@example(np.array([[1.5e38, 2e38]], np.float32), 3.7, 1)  # the factor is no normal float32
+def test_no_row_of_float32_is_longer_than_the_steps(rows, clip, steps):
+    grid = clip_to_grid(rows, clip, steps)
+    assert (grid.dtype, grid.shape) == (np.int32, rows.shape)
+    assert all(squared_norm(row) <= steps**2 for row in grid)
+    assert np.array_equal(grid, np.concatenate([clip_to_grid(row[None], clip, steps) for row in rows]))
+
+
+@given(st.integers(0, 1000), st.sampled_from([1, 3, 1000, 30_000]), st.sampled_from([1 << 16, (1 << 31) - 1]))
+def test_the_bound_holds_to_the_last_grid_point_in_many_dimensions_of_float32(seed, dimension, steps):
+    row = np.random.default_rng(seed).standard_cauchy((1, dimension)).astype(np.float32) + np.float32(0.1)
+    assert squared_norm(clip_to_grid(row, 0.5, steps)[0]) <= steps**2
+
+
+@given(st.integers(0, 1000), st.sampled_from([1e-3, 1.0, 1e3]))
+def test_float32_rows_mean_what_the_same_numbers_mean_in_double(seed, size):
+    rows = (np.random.default_rng(seed).standard_normal((3, 9000)) * size / 94).astype(np.float32)
+    single, double = clip_to_grid(rows, 1.0, 1 << 13), clip_to_grid(rows.astype(np.float64), 1.0, 1 << 13)
+    assert np.abs(single - double).max() <= 1
+    assert (single != double).mean() < 1e-3
+
+
 # --- what the integers mean
 
 

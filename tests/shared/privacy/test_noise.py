@@ -248,6 +248,17 @@ def test_chunks_do_not_repeat(monkeypatch):
     assert np.array_equal(draw(3.0, 1000), whole)
 
 
+@pytest.mark.parametrize("sigma", [0.5, 17.3, 400.0, 8192.0])
+def test_the_samples_are_those_of_one_word_after_another(sigma):
+    table = noise._alias_table(sigma)
+    drawn = []
+    for word in map(int, seeded(5).words(3000)):
+        cell = word & int(table.mask)
+        kept = word >> int(table.bits) < int(table.keep[cell])
+        drawn.append((cell if kept else int(table.alias[cell])) - table.reach)
+    assert draw(sigma, 3000, seed=5).tolist() == drawn
+
+
 # --- edges
 
 

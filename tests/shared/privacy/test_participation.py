@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shared.privacy.noise import NoiseSource, os_noise
-from shared.privacy.participation import choose, eligible, remaining, toss
+from shared.privacy.participation import choose, cohort_of, eligible, number_eligible, remaining, toss
 
 clients = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=12)
 counts = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(0, 5))
@@ -102,3 +102,45 @@ def test_an_empty_cohort_is_a_cohort_and_certainty_asks_everybody():
 def test_a_rate_that_is_no_probability_is_a_wrong_call(rate):
     with pytest.raises(ValueError, match="rate"):
         toss("abc", rate, words())
+
+
+# --- cohorts of a population too large to list
+
+
+@given(clients, counts, st.integers(0, 5), st.integers(0, 15), st.integers(0, 99))
+def test_a_cohort_of_everybody_is_one_of_those_who_may_be_asked_and_were_asked_least(names, used, limit, size, seed):
+    cohort = cohort_of(names, used, limit, size, np.random.default_rng(seed))
+    allowed = eligible(names, used, limit)
+    assert cohort == [name for name in allowed if name in cohort]
+    assert len(cohort) == min(size, len(allowed))
+    left_out = [used.get(name, 0) for name in allowed if name not in cohort]
+    if cohort and left_out:
+        assert max(used.get(name, 0) for name in cohort) <= min(left_out)
+
+
+@given(clients, counts, st.integers(0, 5))
+def test_how_many_may_be_asked_is_counted_without_listing_them(names, used, limit):
+    assert number_eligible(names, used, limit) == len(eligible(names, used, limit))
+
+
+def test_among_many_the_cohort_is_drawn_evenly_from_those_never_asked():
+    names, used = [str(n) for n in range(12)], {"3": 1, "7": 2, "8": 0}
+    rng, drawn = np.random.default_rng(0), np.zeros(12)
+    for _ in range(6000):
+        for name in cohort_of(names, used, 9, 2, rng):
+            drawn[int(name)] += 1
+    assert drawn[3] == drawn[7] == 0
+    assert stats.chisquare(np.delete(drawn, [3, 7])).pvalue > 1e-3
+
+
+def test_a_cohort_of_a_million_looks_at_few_of_them():
+    class Counting(list):
+        looked = 0
+
+        def __getitem__(self, place):
+            Counting.looked += 1
+            return str(place)
+
+    many = Counting([None] * 1_000_000)
+    assert len(set(cohort_of(many, {}, 1, 100, np.random.default_rng(0)))) == 100
+    assert Counting.looked < 1000

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from shared.errors import DataError
 from shared.policy.recall_policy import RecallPolicy
+from shared.recall import index
 from shared.recall.index import (
     TEXT_WIDTH,
     WIDTH,
@@ -124,6 +125,18 @@ def test_the_best_rows_are_the_best_and_ascending(count, among, seed):
     pool = np.arange(300) if some is None else some
     want = pool[np.argsort(-score[pool])][:count]
     assert found.tolist() == sorted(want.tolist())
+
+
+@pytest.mark.parametrize("count", [1, 600, 3000, 20_000, 30_000])
+@pytest.mark.parametrize("large", [slice(None), slice(0, None, 9), slice(1, None, 9), slice(0, 600)])
+def test_the_largest_of_many_are_found_whatever_a_sample_of_them_says(count, large):
+    score = np.random.default_rng(count).permutation(20_000).astype(np.float32)  # a sample takes every ninth
+    score[large] += 1e6
+    assert index._largest(score, count).tolist() == sorted(np.argsort(-score)[:count].tolist())
+
+
+def test_among_equals_as_many_as_were_asked_for_are_taken():
+    assert len(index._largest(np.zeros(50_000, np.float32), 600)) == 600
 
 
 @pytest.mark.skipif(not has_graphs(), reason='needs usearch (extra "index")')

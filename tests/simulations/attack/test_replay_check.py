@@ -104,7 +104,7 @@ def test_a_client_that_does_not_answer_without_a_history_is_found(subject, monke
     honest = hosts.answer_all
 
     def shy(host, asked):
-        there = {client: record for client, record in asked.items() if len(host.histories[client][0])}
+        there = {client: record for client, record in asked.items() if len(host.stores[client].histories[0])}
         answers = honest(host, there)
         return {client: answers.get(client, hosts.declined_record()) for client in asked}
 

@@ -42,7 +42,7 @@ def test_the_audit_and_the_bare_reading_see_the_same_lines(result):
 
 
 def test_an_audit_that_fails_has_no_time(monkeypatch):
-    monkeypatch.setattr(audit, "_in_a_process", lambda _what, _folder: {"failed": ["chain-server"], "lines": 0})
+    monkeypatch.setattr(audit, "in_child", lambda *_: {"failed": ["chain-server"], "lines": 0})
     with pytest.raises(RunError, match="fails: chain-server"):
         measure(lambda _: None, TINY)
 
@@ -55,11 +55,11 @@ def test_a_cohort_of_more_than_everybody_is_refused():
 def test_a_measured_process_that_dies_is_an_error_with_its_last_words(tmp_path):
     (tmp_path / "x.jsonl").write_text("no json\n")
     with pytest.raises(RunError, match="JSONDecodeError"):
-        audit._in_a_process("bare", str(tmp_path))
+        audit.in_child(audit.THIS, "bare", str(tmp_path))
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, result):
-    monkeypatch.setattr(audit, "measure", lambda say, _plan: say("working") or result)
+    monkeypatch.setattr(audit, "measure", lambda say, **_: say("working") or result)
     shown = CliRunner().invoke(bench_app, ["audit"], catch_exceptions=False).output
     assert "fedrecall-audit verify" in shown
     assert "109 lines" in " ".join(shown.split())

@@ -16,14 +16,16 @@ from shared.errors import RunError
 from simulations.bench_cli import bench_app
 from simulations.benchmarks import alone, measure, secagg
 from simulations.benchmarks.flower_secagg import flower_secagg_plus
+from simulations.download import silent
 from simulations.secure_sum import secure_sum
 
-TINY = {"small": 20, "large": 30, "values": 40, "repeats": (2, 1, 1), "watched": 2, "sessions": (1, 2, 3)}
+TINY = secagg.Plan(20, 30, values=(40, 90), repeats=((2, 1, 1), (1, 1, 1)), watched=2, sessions=(1, 2, 3))
+OURS, PEER, FEWEST = secagg.OURS, secagg.PEER, secagg.FEWEST
 
 
 @pytest.fixture(scope="module")
 def result():
-    return secagg.measure(lambda _: None, secagg.Plan(**TINY))
+    return secagg.measure(silent, TINY)
 
 
 def vectors(clients, values=30):
@@ -62,29 +64,95 @@ def test_the_peer_pays_for_its_clients_and_its_server():
 
 
 def test_both_sides_do_the_same_work(result):
-    ours, peer, fewest, big = result["sessions"]
-    assert (ours["side"], peer["side"]) == ("fedrecall", "Flower SecAgg+")
-    for field in ("clients", "values", "dropped", "threshold"):
-        assert ours[field] == peer[field]
-    assert peer["neighbours"] in (ours["neighbours"], ours["neighbours"] - 1)  # the peer's ring is even
-    assert (ours["clients"], ours["dropped"], ours["values"]) == (20, 2, 40)
-    assert (fewest["neighbours"], fewest["dropped"]) == (2, 0)
-    assert (big["side"], big["clients"], big["dropped"]) == ("fedrecall", 30, 3)
+    rows = {(row["side"], row["clients"], row["values"]): row for row in result["sessions"]}
+    assert set(rows) == {
+        *((OURS, clients, values) for clients in (20, 30) for values in (40, 90)),
+        *((PEER, 20, values) for values in (40, 90)),
+        (FEWEST, 20, 40),
+    }
+    for values in (40, 90):
+        ours, peer = rows[OURS, 20, values], rows[PEER, 20, values]
+        assert ours["dropped"] == peer["dropped"] == 2
+        assert ours["threshold"] == peer["threshold"]
+        assert peer["neighbours"] in (ours["neighbours"], ours["neighbours"] - 1)  # the peer's ring is even
+        assert rows[OURS, 30, values]["dropped"] == 3
+    assert (rows[FEWEST, 20, 40]["neighbours"], rows[FEWEST, 20, 40]["dropped"]) == (2, 0)
 
 
 def test_every_ratio_is_that_of_the_rows_beside_it(result):
-    ours, peer, fewest, _ = result["sessions"]
-    apart = 20 * result["client_alone"]["20"]["median"] + ours["server_seconds"]
-    assert result["ratios"] == {
-        "one process": peer["seconds"]["median"] / ours["seconds"]["median"],
-        "every client a process of its own": peer["seconds"]["median"] / apart,
-        "peer at its fewest neighbours": fewest["seconds"]["median"] / ours["seconds"]["median"],
+    seconds = {(r["side"], r["clients"], r["values"]): r["seconds"]["median"] for r in result["sessions"]}
+    server = result["sessions"][0]["server_seconds"]
+    wanted = {
+        "20 clients, 40 values": seconds[PEER, 20, 40] / seconds[OURS, 20, 40],
+        "20 clients, 90 values": seconds[PEER, 20, 90] / seconds[OURS, 20, 90],
+        "30 clients, 40 values, at least (peer: 20 clients, times 1.5)": 1.5
+        * seconds[PEER, 20, 40]
+        / seconds[OURS, 30, 40],
+        "30 clients, 90 values, at least (peer: 20 clients, times 1.5)": 1.5
+        * seconds[PEER, 20, 90]
+        / seconds[OURS, 30, 90],
+        "every client a process of its own": seconds[PEER, 20, 40]
+        / (20 * result["client_alone"]["20"]["median"] + server),
+        "peer at its fewest neighbours": seconds[FEWEST, 20, 40] / seconds[OURS, 20, 40],
     }
+    assert result["ratios"] == pytest.approx(wanted)
+
+
+def test_the_peer_at_the_larger_number_of_clients_is_a_ratio_and_bounds_longer_vectors():
+    def row(side, clients, values, seconds):
+        return (side, clients, values), secagg.Row(
+            side, clients, values, 0, 2, 2, measure.spread_of([seconds]), 0.0, 0.5, 0, 0
+        )
+
+    rows = dict(
+        row(*one)
+        for one in [
+            *((OURS, clients, values, 2.0) for clients in (20, 30) for values in (40, 90)),
+            (PEER, 20, 40, 10.0),
+            (PEER, 20, 90, 12.0),
+            (PEER, 30, 40, 40.0),
+            (FEWEST, 20, 40, 4.0),
+        ]
+    )
+    ratios = secagg._ratios(rows, TINY, alone=0.1)
+    assert list(ratios.items()) == [
+        ("20 clients, 40 values", 5.0),
+        ("20 clients, 90 values", 6.0),
+        ("30 clients, 40 values", 20.0),
+        ("30 clients, 90 values, at least (peer: 40 values)", 20.0),
+        ("every client a process of its own", 4.0),
+        ("peer at its fewest neighbours", 2.0),
+    ]
+
+
+@pytest.mark.parametrize("peers", [False, True])
+def test_the_larger_session_of_the_peer_is_a_row_when_it_is_asked_for(monkeypatch, peers):
+    def row(side):
+        spread = measure.spread_of([1.0])
+        return lambda terms, values, _repeats, _say, name=side: secagg.Row(
+            name, terms.members, values, 0, 2, 2, spread, 0.0, 0.5, 0, 0
+        )
+
+    monkeypatch.setattr(secagg, "_ours", row(OURS))
+    monkeypatch.setattr(secagg, "_peer", row(PEER))
+    monkeypatch.setattr(secagg, "_alone", lambda *_: measure.spread_of([0.1]))
+    monkeypatch.setattr(secagg, "_memory", lambda *_: {"traced_bytes": [1, 1, 1]})
+    result = secagg.measure(silent, TINY, peers=peers)
+    rows = [(one["side"], one["clients"], one["values"]) for one in result["sessions"]]
+    assert ((PEER, 30, 40) in rows) == peers
+    assert ("30 clients, 40 values" in result["ratios"]) == peers
+
+
+def test_vectors_are_views_of_one_row_and_differ():
+    rows = secagg._integers(5, 1000)
+    assert len({id(vector.base) for vector in rows.values()}) == 1
+    assert len({vector.tobytes() for vector in rows.values()}) == 5
 
 
 def test_a_row_says_how_often_and_how_widely(result):
     ours, peer, *_ = result["sessions"]
-    assert (ours["seconds"]["repeats"], peer["seconds"]["repeats"]) == (2, 1)
+    assert (ours["side"], ours["seconds"]["repeats"]) == (OURS, 2)
+    assert (peer["side"], peer["seconds"]["repeats"]) == (PEER, 1)
     for row in result["sessions"]:
         assert 0 < row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"]
         parts = row["clients"] * row["client_seconds"] + row["server_seconds"]
@@ -113,18 +181,21 @@ def test_a_wrong_sum_is_no_figure(monkeypatch):
 
     monkeypatch.setattr(secagg, "secure_sum", wrong)
     with pytest.raises(RunError, match="fedrecall: the sum is not the plain sum"):
-        secagg.measure(lambda _: None, secagg.Plan(**TINY))
+        secagg.measure(silent, TINY)
 
 
 def test_a_bar_is_held_against_what_was_measured():
-    row = secagg.Row("fedrecall", 100, 10, 0, 2, 2, measure.spread_of([1.5]), 0.0, 0.0, 0, 0)
-    plan = replace(secagg.Plan(**TINY), values=1000, sessions=(1, 2, 3))
-    memory = {"traced_bytes": [5, 5, 5 + 20 * 1000 * 4]}
-    bars = secagg._bars(plan, row, row, {"one process": 9.9}, memory)
-    assert [bar["met"] for bar in bars] == [False, True, False, False]
-    memory = {"traced_bytes": [5, 5, 5]}
-    fast = replace(row, seconds=measure.spread_of([0.5]))
-    assert all(bar["met"] for bar in secagg._bars(plan, fast, fast, {"one process": 10.0}, memory))
+    plan = secagg.Plan(values=(1000,), repeats=((1, 1, 1),), sessions=(1, 2, 3))
+    size = "100 clients, 1,000 values"
+
+    def met(seconds, ratio, grown):
+        row = secagg.Row(OURS, 100, 1000, 0, 2, 2, measure.spread_of([seconds]), 0.0, 0.0, 0, 0)
+        rows = {(OURS, clients, 1000): row for clients in (100, 1000)}
+        memory = {"traced_bytes": [5, 5, 5 + grown]}
+        return [bar["met"] for bar in secagg._bars(plan, rows, {size: ratio}, memory)]
+
+    assert met(1.5, 9.9, 20 * 1000 * 4) == [False, True, False, False]
+    assert met(0.5, 10.0, 0) == [True] * 4
 
 
 # --- how it is measured
@@ -170,7 +241,7 @@ def test_the_first_call_is_not_counted():
 
 @pytest.fixture
 def quick(monkeypatch, result):
-    monkeypatch.setattr(secagg, "measure", lambda say: say("measured") or result)
+    monkeypatch.setattr(secagg, "measure", lambda say, *, peers: say(f"peers: {peers}") or result)
 
 
 def test_json_is_all_that_is_printed(quick, result):
@@ -182,6 +253,8 @@ def test_json_is_all_that_is_printed(quick, result):
 def test_the_table_shows_every_bar_and_the_machine_whether_or_not_they_are_met(quick):
     done = CliRunner().invoke(bench_app, ["secagg"], env={"COLUMNS": "120"})
     assert done.exit_code == 0
+    assert "peers: False" in done.stderr
+    assert "peers: True" in CliRunner().invoke(bench_app, ["secagg", "--peers"]).stderr
     assert "Flower SecAgg+ / fedrecall" in done.stdout
     assert "memory grown" in done.stdout
     assert "NO" in done.stdout  # three sessions do not fill the caches

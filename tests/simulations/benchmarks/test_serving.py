@@ -39,7 +39,7 @@ def test_lists_through_a_graph_are_nearly_those_of_every_row(tmp_path, monkeypat
     monkeypatch.setattr("client.shelf_files.LOOKED_THROUGH", 1000)
     home, rng = Home(tmp_path), np.random.default_rng(3)
     made = serving.make(6000, rng)
-    serving._publish(home, made)
+    serving.publish(home, made)
     build(home)
     shelf = open_shelf(home)
     everything = replace(shelf, model=replace(shelf.model, graph=None))
@@ -50,7 +50,7 @@ def test_lists_through_a_graph_are_nearly_those_of_every_row(tmp_path, monkeypat
         Wish(categories=tuple(f"topic {n}" for n in range(20))),
     ):
         for _ in range(5):
-            person = serving._person(shelf, made, rng)
+            person = serving.person_of(shelf, made, rng)
             one, other = ({o.id for o in answered(s, person, wish, rng).offers} for s in (shelf, everything))
             shares.append(len(one & other) / len(other))
     assert shelf.model.graph is not None

@@ -206,7 +206,7 @@ def test_a_digest_depends_on_the_code(tmp_path, monkeypatch):
 
 
 def test_a_digest_leaves_out_what_audits_runs_because_no_run_imports_it(tmp_path, monkeypatch):
-    read = [runs._ROOT / part for part in runs._RUNS]
+    read = [runs._ROOT / part for part in runs.RUNS]
     files = [file for part in read for file in (part.rglob("*.py") if part.is_dir() else [part])]
     audit = runs._ROOT / runs._UNUSED
     assert [f for f in files if "shared.audit" in f.read_text() and not f.is_relative_to(audit)] == []
@@ -219,11 +219,11 @@ def test_a_digest_leaves_out_what_audits_runs_because_no_run_imports_it(tmp_path
 
 
 def test_a_digest_of_runs_holds_the_model_that_is_judged():
-    assert "simulations/model.py" in runs._RUNS
+    assert "simulations/model.py" in runs.RUNS
 
 
 def test_every_file_that_a_digest_names_exists():
-    assert [part for part in (*runs._RUNS, *runs._PEERS) if not (runs._ROOT / part).exists()] == []
+    assert [part for part in (*runs.RUNS, *runs.PEERS) if not (runs._ROOT / part).exists()] == []
 
 
 # --- peers

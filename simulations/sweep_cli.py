@@ -1,0 +1,90 @@
+"""``fedrecall-sim sweep``: many runs at once, their tables, and plots with confidence intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from simulations.sweep.dispatch import Begun, Ended, Orders
+
+SOME_FAILED: Final = 6
+
+
+def sweep_command(
+    source: Annotated[
+        str | None, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="Where --presets names none: default ml-100k.")
+    ] = None,
+    presets: Annotated[str, typer.Option("--presets", help="Presets' names or TOML files, with commas.")] = "",
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds; numbers are means over them.")] = "0..4",
+    epsilons: Annotated[str, typer.Option("--epsilons", help='Target epsilons; "none" = no DP.')] = "none,8,4,2,1",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE[,VALUE]", help="A configuration key; every value is run."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the sweep; default runs/sweep-<presets>. Finished runs are reused."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Runs at once; default the cores, or those of the cluster.", min=1)
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help='Run on a Ray cluster: "auto" or HOST:PORT.')
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="A folder of RecBole atomic files, CSV or Parquet instead of the preset's data."),
+    ] = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+) -> None:
+    """Every preset, value, epsilon and seed, in processes or on Ray; tables and plots with intervals."""
+    from simulations.config import DEFAULT_PRESET  # noqa: PLC0415 - heavy imports wait until the arguments are right
+    from simulations.download import cache_folder  # noqa: PLC0415 - as above
+    from simulations.frontier.publish import circumstances  # noqa: PLC0415 - as above
+    from simulations.frontier.rows import parse_epsilons, parse_seeds  # noqa: PLC0415 - as above
+    from simulations.screen import open_screen  # noqa: PLC0415 - as above
+    from simulations.sweep.dispatch import cores, in_processes, on_ray  # noqa: PLC0415 - as above
+    from simulations.sweep.grid import Grid, parse_axes, planned  # noqa: PLC0415 - as above
+    from simulations.sweep.page import terminal  # noqa: PLC0415 - as above
+    from simulations.sweep.publish import publish  # noqa: PLC0415 - as above
+    from simulations.sweep.runs import answer  # noqa: PLC0415 - as above
+
+    named = [*([source] if source else []), *(name.strip() for name in presets.split(",") if name.strip())]
+    grid = Grid(
+        tuple(named or [DEFAULT_PRESET]),
+        parse_axes(sets or ()),
+        parse_epsilons(epsilons),
+        parse_seeds(seeds),
+        data,
+    )
+    runs = planned(grid)
+    folder = out or Path("runs") / "-".join(["sweep", *dict.fromkeys(run.config.preset for run in runs)])
+
+    def dispatch(orders: Orders, begun: Begun) -> Iterator[Ended]:
+        if ray is not None and orders:
+            return on_ray(orders, ray, jobs, begun)
+        return in_processes(orders, jobs or cores(), begun)
+
+    with open_screen(quiet=quiet or as_json) as screen:
+        where = f"on Ray at {ray}" if ray else f"{min(jobs or cores(), len(runs))} at once"
+        screen.say(f"{len(runs)} runs, {where}, into {folder}")
+        try:
+            found = answer(runs, folder, dispatch, cache=cache_folder(), source=from_, say=screen.say)
+        except KeyboardInterrupt:
+            typer.echo(f"fedrecall-sim: what is done stays in {folder}; the same command goes on from there", err=True)
+            raise
+        result = publish(found, grid, folder, circumstances())
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        typer.echo(terminal(found.sections, found.remarks, found.failures))
+        typer.echo(f"\nPage: {folder / 'sweep.md'}")
+    if found.failures:
+        raise typer.Exit(SOME_FAILED)

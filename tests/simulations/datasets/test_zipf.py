@@ -1,0 +1,116 @@
+"""Generated data of any size: repeatable, the same part by part, held out as every other data set, read as written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shared.errors import DataError
+from shared.history import NOT_INTERESTED
+from simulations.datasets import archive as archives
+from simulations.datasets import zipf
+from simulations.datasets.archive import TEST, VALID, Archive
+from simulations.datasets.split import split_dataset
+from simulations.datasets.zipf import Sizes, sampled, zipf_archive, zipf_items
+from simulations.download import silent
+
+SIZES = Sizes(users=250, items=3000, rows=20, seed=3, split="ts")
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(zipf, "PART", 100)
+
+
+@pytest.fixture
+def made(tmp_path):
+    return zipf_archive(SIZES, tmp_path, silent)
+
+
+def rows_of(archive):
+    return [archive.rows(user) for user in range(archive.users)]
+
+
+def test_histories_have_the_length_that_was_asked_for_and_no_item_twice(made):
+    lengths = [len(rows["item"]) for rows in rows_of(made)]
+    assert made.users == SIZES.users
+    assert np.mean(lengths) == pytest.approx(SIZES.rows, rel=0.15)
+    assert min(lengths) >= SIZES.rows // 3
+    for rows in rows_of(made):
+        assert len(set(rows["item"].tolist())) == len(rows["item"])
+        assert (np.diff(rows["time"]) >= 0).all()
+        assert 0 <= rows["item"].min() <= rows["item"].max() < SIZES.items
+
+
+def test_a_users_rows_do_not_depend_on_how_many_users_there_are(made, tmp_path):
+    fewer = zipf_archive(Sizes(200, SIZES.items, SIZES.rows, SIZES.seed, "ts"), tmp_path, silent)
+    for user in range(200):
+        for name, values in fewer.rows(user).items():
+            np.testing.assert_array_equal(values, made.rows(user)[name])
+
+
+def test_another_seed_makes_other_people_and_the_same_seed_the_same(made, tmp_path):
+    again = zipf_archive(SIZES, tmp_path / "again", silent)
+    other = zipf_archive(Sizes(250, 3000, 20, 4, "ts"), tmp_path, silent)
+    items = [np.concatenate([rows["item"] for rows in rows_of(one)]).tolist() for one in (made, again, other)]
+    assert items[0] == items[1] != items[2]
+
+
+@pytest.mark.parametrize("protocol", ["rs", "ts", "loo"])
+def test_what_is_held_out_is_what_the_protocol_says(protocol, tmp_path):
+    sizes = Sizes(150, 3000, 20, 3, protocol)
+    archive = zipf_archive(sizes, tmp_path, silent)
+    dataset, split = sampled(archive, zipf_items(sizes), np.arange(150), protocol)
+    again = split_dataset(dataset, protocol)
+    np.testing.assert_array_equal(split.valid, again.valid)
+    np.testing.assert_array_equal(split.test, again.test)
+    assert (split.train ^ split.valid ^ split.test).all()
+
+
+def test_a_client_holds_train_and_validation_rows_and_never_a_test_item(made):
+    for user in range(made.users):
+        rows, history = made.rows(user), made.history(user)
+        np.testing.assert_array_equal(history.item, rows["item"][rows["part"] != TEST])
+        np.testing.assert_array_equal(history.item[history.held_out], rows["item"][rows["part"] == VALID])
+        test = made.test(user)
+        assert not np.isin(test, history.item).any()
+        assert set(test) == set(rows["item"][(rows["part"] == TEST) & (rows["kind"] != NOT_INTERESTED)])
+
+
+def test_popularity_is_skewed_and_people_keep_to_a_few_shelves(made):
+    items = np.concatenate([rows["item"] for rows in rows_of(made)])
+    counts = np.sort(np.bincount(items, minlength=SIZES.items))[::-1]
+    assert counts[: SIZES.items // 10].sum() > 0.3 * counts.sum()
+    shelf = zipf._shelf_of(SIZES)
+    top = [np.sort(np.bincount(shelf[rows["item"]]))[::-1][:3].sum() / len(rows["item"]) for rows in rows_of(made)]
+    assert np.mean(top) > 0.6
+
+
+def test_items_of_one_wording_share_their_text_and_titles_differ():
+    items = zipf_items(Sizes(1, 40_000, 20, 0, "ts"))
+    assert len(set(items.titles)) == len(set(items.ids)) == 40_000
+    assert len(set(map(id, items.texts))) == len(set(items.texts)) < 16_000
+
+
+def test_pages_that_are_let_go_are_read_again(made, monkeypatch):
+    before = [made.rows(user)["item"].tolist() for user in range(made.users)]
+    monkeypatch.setattr(archives, "PAGES_OF", 2)
+    assert [made.rows(user)["item"].tolist() for user in range(made.users)] == before
+
+
+def test_an_interrupted_writing_leaves_nothing_behind(tmp_path):
+    def parts():
+        yield from list(zipf._parts(SIZES))[:1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archives.write_archive(tmp_path / "some.arrow", parts())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no arrow file", b"ARROW1\0\0" * 50])
+def test_something_else_than_an_archive_is_a_sentence(content, tmp_path):
+    path = tmp_path / "broken.arrow"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"broken\.arrow: not a readable archive"):
+        Archive(path)
