@@ -94,6 +94,7 @@ Progress goes to standard error, results to standard output; `--json` prints JSO
 | 3 | `fedrecall-audit verify`: a check fails |
 | 4 | `fedrecall-audit verify`: no check fails, and the evidence does not decide all of them |
 | 5 | no quorum: too few clients answered in three rounds in a row, or in round 0; what was finished is kept |
+| 6 | `fedrecall-sim sweep`, `bench all`: some runs or parts failed; the others stand |
 | 130 | interrupted; `fedrecall-sim resume DIR` goes on |
 """
 

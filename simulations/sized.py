@@ -16,7 +16,7 @@ from server.job import initial_state
 from server.rows import Row
 from shared.errors import RunError
 from simulations.benchmarks.measure import peak
-from simulations.config import resolve
+from simulations.config import SimulationConfig, resolve
 from simulations.download import Say
 from simulations.run import Screen, create_folder, desk_of, job_of, open_both
 from simulations.seeding import generator
@@ -69,19 +69,7 @@ def measure_size(size: Size, folder: Path, *, cache: Path, say: Say) -> dict[str
         FedrecallError: the size cannot be run.
         RunError: a round was aborted, or the run ended before its rounds: there is nothing to time.
     """
-    sets = {
-        "data.users": size.users,
-        "data.items": size.items,
-        "data.rows": size.rows,
-        "cohort.size": size.cohort,
-        "rounds": size.rounds + 1,
-        "policy.measure_every": size.rounds + 1,
-        "privacy.trust": size.trust,
-        "model.buckets": size.buckets,
-        "model.rank": size.rank,
-        "evaluation.users": size.evaluated,
-    }
-    config = resolve("large", sets=[f"{key}={value}" for key, value in sets.items()], seed=SEED)
+    config = _config(size)
     began = time.monotonic()
     world = load_world(config, cache, None, say)
     job = job_of(config, world, folder.name)
@@ -119,6 +107,23 @@ def measure_size(size: Size, folder: Path, *, cache: Path, say: Say) -> dict[str
         "peak_rss_mb": round(peak() / 1e6, 1),
         "history_bytes": world.stored,
     }
+
+
+def _config(size: Size) -> SimulationConfig:
+    """One more round than are timed: the last is measured too."""
+    sets = {
+        "data.users": size.users,
+        "data.items": size.items,
+        "data.rows": size.rows,
+        "cohort.size": size.cohort,
+        "rounds": size.rounds + 1,
+        "policy.measure_every": size.rounds + 1,
+        "privacy.trust": size.trust,
+        "model.buckets": size.buckets,
+        "model.rank": size.rank,
+        "evaluation.users": size.evaluated,
+    }
+    return resolve("large", sets=[f"{key}={value}" for key, value in sets.items()], seed=SEED)
 
 
 def _each(rows: list[Row], way: str) -> float:

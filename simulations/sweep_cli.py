@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from simulations.sweep.dispatch import Begun, Ended, Orders
+    from simulations.sweep.grid import Grid
 
 SOME_FAILED: Final = 6
 
@@ -46,15 +47,8 @@ def sweep_command(
 ) -> None:
     """Every preset, value, epsilon and seed, in processes or on Ray; tables and plots with intervals."""
     from simulations.config import DEFAULT_PRESET  # noqa: PLC0415 - heavy imports wait until the arguments are right
-    from simulations.download import cache_folder  # noqa: PLC0415 - as above
-    from simulations.frontier.publish import circumstances  # noqa: PLC0415 - as above
     from simulations.frontier.rows import parse_epsilons, parse_seeds  # noqa: PLC0415 - as above
-    from simulations.screen import open_screen  # noqa: PLC0415 - as above
-    from simulations.sweep.dispatch import cores, in_processes, on_ray  # noqa: PLC0415 - as above
-    from simulations.sweep.grid import Grid, parse_axes, planned  # noqa: PLC0415 - as above
-    from simulations.sweep.page import terminal  # noqa: PLC0415 - as above
-    from simulations.sweep.publish import publish  # noqa: PLC0415 - as above
-    from simulations.sweep.runs import answer  # noqa: PLC0415 - as above
+    from simulations.sweep.grid import Grid, parse_axes  # noqa: PLC0415 - as above
 
     named = [*([source] if source else []), *(name.strip() for name in presets.split(",") if name.strip())]
     grid = Grid(
@@ -64,6 +58,22 @@ def sweep_command(
         parse_seeds(seeds),
         data,
     )
+    _sweep(grid, out, jobs, ray, from_, quiet=quiet, as_json=as_json)
+
+
+def _sweep(
+    grid: Grid, out: Path | None, jobs: int | None, ray: str | None, source: Path | None, *, quiet: bool, as_json: bool
+) -> None:
+    """Run what is missing of a grid, and say what came of all of it."""
+    from simulations.download import cache_folder  # noqa: PLC0415 - heavy imports wait until the arguments are right
+    from simulations.frontier.publish import circumstances  # noqa: PLC0415 - as above
+    from simulations.screen import open_screen  # noqa: PLC0415 - as above
+    from simulations.sweep.dispatch import cores, in_processes, on_ray  # noqa: PLC0415 - as above
+    from simulations.sweep.grid import planned  # noqa: PLC0415 - as above
+    from simulations.sweep.page import terminal  # noqa: PLC0415 - as above
+    from simulations.sweep.publish import publish  # noqa: PLC0415 - as above
+    from simulations.sweep.runs import answer  # noqa: PLC0415 - as above
+
     runs = planned(grid)
     folder = out or Path("runs") / "-".join(["sweep", *dict.fromkeys(run.config.preset for run in runs)])
 
@@ -76,7 +86,7 @@ def sweep_command(
         where = f"on Ray at {ray}" if ray else f"{min(jobs or cores(), len(runs))} at once"
         screen.say(f"{len(runs)} runs, {where}, into {folder}")
         try:
-            found = answer(runs, folder, dispatch, cache=cache_folder(), source=from_, say=screen.say)
+            found = answer(runs, folder, dispatch, cache=cache_folder(), source=source, say=screen.say)
         except KeyboardInterrupt:
             typer.echo(f"fedrecall-sim: what is done stays in {folder}; the same command goes on from there", err=True)
             raise

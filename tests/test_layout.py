@@ -57,7 +57,7 @@ def test_source_files_and_functions_stay_short(path):
     assert long == {}
 
 
-PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp"}
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
 # Files that lean on private names of Flower, and the tests that hold these names against the Flower that is installed.
 ADAPTERS = {
     "client/fleet_link.py": "tests/client/test_fleet_link.py",  # the Fleet API, as a device speaks it

@@ -91,7 +91,7 @@ def measure(say: Say, *, peers: bool = False, plan: Plan | None = None) -> dict[
 def _row(
     case: Case, sides: dict[str, Peer | str], plan: Plan, folder: Path, operations: float, say: Say
 ) -> dict[str, Any]:
-    say(f"fedrecall: {case.kind}, {case.spec.trained:,} parameters, {case.steps} local steps")
+    say(f"fedrecall: {case.kind}, {case.spec.trained:,} parameters, local steps: {case.steps}")
     arguments = (json.dumps(asdict(case)), str(plan.seconds), str(plan.repeats), str(folder))
     own = in_child("simulations.benchmarks.updates_own", *arguments)
     rate = asdict(spread_of(own["rates"]))
@@ -142,7 +142,7 @@ def _calibration(side: Peer | str, plan: Plan, folder: Path, say: Say) -> list[d
     rows = []
     for hidden in plan.hidden:
         for steps in (1, 5):
-            say(f"pfl: a network of {75 * hidden + 10:,} parameters, {steps} local steps")
+            say(f"pfl: a network of {75 * hidden + 10:,} parameters, local steps: {steps}")
             terms = Terms("network", steps, 0, 0.1, 0.1, 100, plan.repeats, plan.seconds)
             write_task(folder / TASK, _network(hidden, terms))
             row: dict[str, Any] = {"parameters": 75 * hidden + 10, "steps": steps}
@@ -177,7 +177,7 @@ def _whole(plan: Plan, say: Say) -> dict[str, Any]:
 def _bars(rows: list[dict[str, Any]], whole: dict[str, Any] | None) -> list[dict[str, Any]]:
     bars = []
     for row in rows:
-        name = f"{row['kind']}, {row['parameters']:,} parameters, {row['steps']} steps"
+        name = f"{row['kind']}, {row['parameters']:,} parameters, local steps: {row['steps']}"
         pfl, flower = (row["peers"].get(side, {}) for side in ("pfl", "Flower"))
         if "times" in pfl:
             bound = BARS[row["parameters"] >= MILLION, row["steps"]]

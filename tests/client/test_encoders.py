@@ -28,6 +28,7 @@ SPECS = {kind: EncoderSpec(16, 16, ITEMS, kind) for kind in KINDS}
 TERMS = TrainingTerms("softmax", 0.05, 16, 16, 32)
 OPEN = np.zeros(ITEMS, bool)
 CHUNK = 16
+WAYS = (Way("samples", CHUNK), Way("copies", CHUNK))
 
 
 @pytest.fixture
@@ -126,12 +127,15 @@ def naive_change(kind, parameters, items, policy, one, key, terms=TERMS):
 
 
 @pytest.mark.parametrize(
-    ("kind", "near", "steps"), list(product(("attention", "gru"), ("cosine", "dot", "euclidean"), (1, 3)))
+    ("kind", "near", "steps", "way"),
+    list(product(("attention", "gru"), ("cosine", "dot", "euclidean"), (1, 3), WAYS)),
 )
-def test_a_contribution_is_that_of_a_plain_loop_over_users(kind, near, steps, parameters, items, policy, histories):
+def test_a_contribution_is_that_of_a_plain_loop_over_users(
+    kind, near, steps, way, parameters, items, policy, histories
+):
     chosen = policy(similarity=dict.fromkeys(("text", "lexical", "category"), near), local_iterations=steps)
     values = parameters(kind)
-    rows = fitted(kind, values, items, chosen, histories)
+    rows = fitted(kind, values, items, chosen, histories, way=way)
     assert rows.shape == (len(histories), SPECS[kind].size)
     assert rows.dtype == np.float32
     last = sum(int(np.prod(shape)) for shape in SPECS[kind].history_shapes().values())
@@ -182,27 +186,27 @@ def test_one_sample_is_one_user(kind, parameters, items, policy, histories, monk
     assert {shape[0] for shape in seen.values()} == {CHUNK}
 
 
-@pytest.mark.parametrize(("kind", "steps"), list(product(KINDS, (1, 2))))
+@pytest.mark.parametrize(("kind", "steps", "way"), list(product(KINDS, (1, 2), WAYS)))
 def test_a_contribution_does_not_depend_on_the_batch_not_even_in_its_last_bit(
-    kind, steps, parameters, items, policy, history
+    kind, steps, way, parameters, items, policy, history
 ):
     chosen, values = policy(local_iterations=steps), parameters(kind)
     terms = replace(TERMS, context=96, targets=32, negatives=64)  # sizes at which a matrix library takes over
     histories = [history(seed, seed % 40, seed % 5) for seed in range(2 * CHUNK + 5)]
-    together = fitted(kind, values, items, chosen, histories, terms=terms)
+    together = fitted(kind, values, items, chosen, histories, terms=terms, way=way)
     order = np.random.default_rng(1).permutation(len(histories))
     mixed = np.empty_like(together)
     for part in np.split(order, [1, 4, 11]):
         keys = part.tolist()
-        mixed[part] = fitted(kind, values, items, chosen, [histories[i] for i in part], keys, terms)
+        mixed[part] = fitted(kind, values, items, chosen, [histories[i] for i in part], keys, terms, way=way)
     assert np.array_equal(together, mixed)
 
 
-@pytest.mark.parametrize(("kind", "steps"), list(product(KINDS, (1, 2))))
-def test_an_empty_history_wishes_nothing(kind, steps, parameters, items, policy, history):
+@pytest.mark.parametrize(("kind", "steps", "way"), list(product(KINDS, (1, 2), WAYS)))
+def test_an_empty_history_wishes_nothing(kind, steps, way, parameters, items, policy, history):
     chosen, values = policy(local_iterations=steps), parameters(kind)
     for flat in (values, np.zeros_like(values)):
-        assert not fitted(kind, flat, items, chosen, [history(0, 0, 0), history(1, 5, 5)]).any()
+        assert not fitted(kind, flat, items, chosen, [history(0, 0, 0), history(1, 5, 5)], way=way).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -292,10 +296,10 @@ def test_a_split_keeps_the_order_of_time(history):
         assert rows != list(range(6))  # which rows stays a matter of chance
 
 
-@pytest.mark.parametrize("kind", ["attention", "gru"])
-def test_numbers_that_are_too_large_do_not_reach_the_rows_of_others(kind, parameters, items, policy, history):
+@pytest.mark.parametrize(("kind", "way"), list(product(("attention", "gru"), WAYS)))
+def test_numbers_that_are_too_large_do_not_reach_the_rows_of_others(kind, way, parameters, items, policy, history):
     values = parameters(kind)
     values[-16:] = np.float32(3e38)
     histories = [history(1, 20, 0), history(2, 0, 0)]
     with np.errstate(all="ignore"):
-        assert not fitted(kind, values, items, policy(), histories)[1].any()
+        assert not fitted(kind, values, items, policy(), histories, way=way)[1].any()

@@ -18,6 +18,7 @@ import typer
 from shared.config import keys
 from simulations.cli import app
 from simulations.config import SimulationConfig, preset_names, resolve
+from simulations.sweep.grid import Grid, parse_axes, planned
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -98,7 +99,11 @@ def test_a_documented_command_that_does_not_exist_is_noticed(command):
 def test_documented_settings_are_valid(where, command):
     words = shlex.split(command, comments=True)
     pairs = [after for word, after in pairwise(words) if word == "--set" and "KEY" not in after]
-    resolve(next((word for word in words[2:3] if word in preset_names()), "ml-100k"), sets=pairs)
+    preset = next((word for word in words[2:3] if word in preset_names()), "ml-100k")
+    if words[1:2] == ["sweep"]:
+        assert planned(Grid((preset,), parse_axes(pairs), (None,), (0,), None))
+    else:
+        resolve(preset, sets=pairs)
 
 
 @pytest.mark.parametrize("target", ["help", "install", "simulate", "test", "test-slow", "lint", "docs", "clean"])

@@ -60,7 +60,7 @@ def make_run(folder: Path, data: Path, *sets: str, seed: int = 1) -> Path:
     fixed += ["training.targets=4", "training.negatives=8", "privacy.delta=1e-3", "policy.k=10", "policy.depth=20"]
     config = resolve("synthetic", sets=[*fixed, "secure_aggregation=ideal", *sets], seed=seed, data=data)
     silent = Screen(say=lambda _sentence: None, tell=lambda _row, _total: None)
-    new_run(config, folder, cache=folder / "cache", source=None, screen=silent)
+    new_run(config, folder, cache=folder.with_name(f"{folder.name}-cache"), source=None, screen=silent)
     write_keys(folder, seed)
     return folder
 
@@ -87,7 +87,9 @@ def attacked(folder: Path, canaries: int = 200) -> Path:
 def subject_of(folder: Path):
     from simulations.attack.subject import read_subject
 
-    return read_subject(folder, data=None, cache=folder / "cache", source=None, say=lambda _sentence: None)
+    return read_subject(
+        folder, data=None, cache=folder.with_name(f"{folder.name}-cache"), source=None, say=lambda _sentence: None
+    )
 
 
 # --- taking a run apart and putting it together again
