@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus import GradSampleModule
+from opacus.grad_sample.linear import compute_linear_grad_sample
 from torch import Tensor
 
 from client.batch import barred_of
@@ -175,11 +176,11 @@ def decoded(
     """Each user's unclipped contribution, in chunks; as :func:`client.training.fit`.
 
     With vectors of length one a user's own copy of the layer moves along one line, so several local steps are one that
-    is longer: ``1 - (1 - learning rate)^iterations`` of the way to no residual. Way "rows" is Opacus' rule for a linear
-    layer, written straight to where it stays: the hooks around it would write every row three times.
+    is longer: ``1 - (1 - learning rate)^iterations`` of the way to no residual. Way "rows" calls Opacus' rule for a
+    linear layer by name: the hooks around it would write every row three times.
     """
     module = decoder_of(spec, parameters, device)
-    (weight,) = module.parameters()
+    layer, (weight,) = module._module, module.parameters()  # noqa: SLF001 - Opacus has no other name for what it wraps
     far = 1.0 - (1.0 - min(learning_rate, 1.0)) ** iterations
     for shown in examples(spec, parameters, items, histories, barred, way.chunk):
         if way.name == "samples":
@@ -188,5 +189,5 @@ def decoded(
             module.zero_grad()
         else:
             z, residual = _residual(weight.detach(), shown, -far)
-            rows = residual[:, :, None] * z[:, None]
+            rows = compute_linear_grad_sample(layer, [z], residual)[weight]
         yield rows[: shown.users].reshape(shown.users, -1).cpu().numpy()

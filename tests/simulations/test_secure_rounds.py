@@ -83,9 +83,8 @@ class LossyGrid(InProcessGrid):
             self.log.append((number, step_of(route), node, way, message))
             gone = number in self.rounds and node in self.lost.get(step_of(route), ())
             if gone and self.on == way:
-                if way == "there":  # it has a number and nobody reads it
+                if way == "there":  # it has a number, and no client is called "-1"
                     message = self.create_message(message.content, route, -1, message.metadata.group_id)  # noqa: PLW2901
-                    self._clients[-1] = "nobody"
                 else:
                     continue
             yield message
