@@ -25,6 +25,41 @@ SUPERLINK = 1  # node id under which Flower's SuperLink says that a node is gone
 PAUSE = 0.05  # seconds between polls while nothing arrives
 
 
+class RunningSum:
+    """The sum of integer vectors as they come, in 32 bits for as long as these hold it: a long sum is bound by memory.
+
+    A class because it is two arrays and a count that change together.
+    """
+
+    def __init__(self, length: int, largest: float) -> None:
+        """Nothing yet.
+
+        Args:
+            length: of the vectors.
+            largest: no entry of a vector is beyond it, either side of zero.
+        """
+        self._near, self._far = np.zeros(length, np.int32), np.zeros(length, np.int64)
+        self._room = int((2**31 - 1) // max(largest, 1.0))
+        self._held = 0
+
+    def add(self, vector: NDArray[np.int32]) -> None:
+        """One more vector, within the bound."""
+        if self._held >= self._room:
+            self._flush()
+        self._near += vector
+        self._held += 1
+
+    def total(self) -> NDArray[np.int64]:
+        """(length,) int64 sum of all so far."""
+        self._flush()
+        return self._far
+
+    def _flush(self) -> None:
+        self._far += self._near
+        self._near[:] = 0
+        self._held = 0
+
+
 @dataclass(frozen=True)
 class Answers:
     """What came back.
@@ -89,14 +124,14 @@ def exchange(
         largest: entries beyond this, either side of zero, cannot come from an honest client: such a vector is left out.
         smallest: survivors below which the round is to be aborted.
     """
-    total = np.zeros(length, np.int64)
+    total = RunningSum(length, largest)
     fate: dict[str, str] = {}
     receipts: dict[str, Receipt] = {}
     up = 0
     for client, reply in replies(post, tasks, message_type):
         fate[client], vector, receipt = _read(reply, length, largest, partial(receipt_of, client))
         if vector is not None and receipt is not None:
-            total += vector
+            total.add(vector)
             up += vector.nbytes
             receipts[client] = receipt
 
@@ -105,7 +140,7 @@ def exchange(
 
     survivors, down = those("answered"), payloads(tasks)
     why = "" if len(survivors) >= smallest else f"{len(survivors)} answered, at least {smallest} must"
-    return Answers(total, survivors, those("declined"), those("failed"), up, down, not why, receipts, why)
+    return Answers(total.total(), survivors, those("declined"), those("failed"), up, down, not why, receipts, why)
 
 
 def nobody(length: int) -> Answers:

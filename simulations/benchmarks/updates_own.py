@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.exchange import RunningSum
 from shared.errors import RunError
 from shared.privacy.clipping import clip_to_grid, grid_steps
 from simulations.benchmarks.handover import Case, Material, contributions, material, peer_task
@@ -54,12 +55,12 @@ def measure(case: Case, seconds: float, repeats: int, folder: Path) -> dict[str,
 
 def summed(made: Material, users: slice, round_: int, clip: float) -> NDArray[np.int64]:
     """Training, clipping and sum, as the product does them: (trained,) on the integer grid."""
-    total = np.zeros(made.case.spec.trained, np.int64)
-    steps = grid_steps(len(total))
+    steps = grid_steps(made.case.spec.trained)
+    total = RunningSum(made.case.spec.trained, steps)
     for rows in contributions(made, users, round_):
         for row in clip_to_grid(rows, clip, steps):
-            total += row
-    return total
+            total.add(row)
+    return total.total()
 
 
 def _check(made: Material, clip: float, real: NDArray[np.float64]) -> None:

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.task_identity import TaskIdentity
 
 from server import exchange as module
-from server.exchange import SUPERLINK, Post, exchange
+from server.exchange import SUPERLINK, Post, RunningSum, exchange
 from shared.errors import ProtocolError
 from shared.privacy.chain import sign_head
 from shared.proofs import parse_receipt
@@ -272,3 +272,15 @@ def test_the_same_task_goes_to_everybody_with_the_deadline_as_its_life():
         assert message.content is TASK
         assert message.metadata.ttl == 7.0
         assert message.metadata.group_id == "1"
+
+
+@pytest.mark.parametrize("largest", [1, 3, 2**20, 2**30, 2**31 - 1, 2**40])
+def test_a_running_sum_never_wraps(largest):
+    most = min(largest, 2**31 - 1)
+    running, plain = RunningSum(3, largest), np.zeros(3, np.int64)
+    for sign in (1, 1, 1, 1, -1, 1, 1):
+        vector = np.array([sign * most, most, -most], np.int32)
+        running.add(vector)
+        plain += vector
+    assert running.total().dtype == np.int64
+    assert (running.total() == plain).all()
