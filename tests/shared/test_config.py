@@ -79,6 +79,7 @@ RANGES = {
     "policy.k": (10, 1000, 9, 1001),
 }
 CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
     "privacy.unit": ("user", "interaction"),
     "privacy.trust": ("local", "distributed", "central"),
     "cohort.sampling": ("fixed", "poisson"),
