@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from client.batch import Batch, draw
 from client.model import Items, Problem, gather
+from client.strategy import Way
 from client.training import fit
 from shared.encoder.spec import EncoderSpec, Floats, Kind, unpack
 from shared.history import DAY, KINDS, History, stacked
@@ -84,15 +85,15 @@ def material(case: Case) -> Material:
     )
 
 
-def contributions(made: Material, users: slice, round_: int) -> Iterator[Floats]:
-    """The unclipped rows of some users in one round, in chunks: the product's own training."""
+def contributions(made: Material, users: slice, round_: int, *, way: Way | None = None) -> Iterator[Floats]:
+    """The unclipped rows of some users in one round, in chunks: the product's own training, its own way by default."""
     key = client_randomness(SEED).key
     histories = made.histories[users]
     keys = [key(str(user), round_) for user in range(users.start, users.stop)]
     nothing = np.zeros(len(made.items.bucket), np.bool_)
     barred = [nothing] * len(histories)
     spec, training = made.case.spec, made.training
-    return fit(spec, made.parameters, made.items, made.policy, training, histories, keys, barred)
+    return fit(spec, made.parameters, made.items, made.policy, training, histories, keys, barred, way=way)
 
 
 def peer_task(made: Material, terms: Terms) -> PeerTask:

@@ -142,6 +142,32 @@ def picture(panels: Callable[[Any], None], size: tuple[float, float], stem: Path
         write_atomically(stem.with_name(f"{stem.name}.{ending}"), drawn.getvalue())
 
 
+def dress(
+    axes: Any,  # noqa: ANN401 - of a library imported late
+    places: Sequence[tuple[float, Epsilon]],
+    without: float | None,
+    metric: str,
+    below: str,
+) -> None:
+    """The epsilons under a panel, what stands over and under it, and its lines.
+
+    Args:
+        axes: the panel.
+        places: where each epsilon stands, from left to right.
+        without: where the runs without privacy stand, apart; None = there are none.
+        metric: over the panel.
+        below: under the panel.
+    """
+    shown = [(where, said(epsilon)) for where, epsilon in places] + ([] if without is None else [(without, "no DP")])
+    axes.set_xticks([where for where, _ in shown], [name for _, name in shown])
+    if places and without is not None:
+        axes.axvline(without - NO_DP_GAP / 2, color="#BBBBBB", linewidth=0.8, linestyle=(0, (2, 3)))
+    axes.set_xlabel(below)
+    axes.set_title(metric, loc="left", fontsize=10)
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
 def _panel(axes: Any, rows: Sequence[Row], metric: str) -> None:  # noqa: ANN401 - of a library imported late
     drawn, asked = lines(rows, metric), list(dict.fromkeys(row.epsilon for row in rows))
     places = sorted((place(epsilon, asked), epsilon) for epsilon in asked if epsilon is not None)
@@ -152,14 +178,7 @@ def _panel(axes: Any, rows: Sequence[Row], metric: str) -> None:  # noqa: ANN401
     top = 1.08 * max(value for line in drawn for value in line.high) or 1.0  # all zero: any height does
     axes.set_ylim(0.0, top)
     axes.set_xlim(left - 0.2, right + 0.15)
-    shown = [(where, said(epsilon)) for where, epsilon in places] + ([(right, "no DP")] if None in asked else [])
-    axes.set_xticks([where for where, _ in shown], [name for _, name in shown])
-    if places and None in asked:
-        axes.axvline(right - NO_DP_GAP / 2, color="#BBBBBB", linewidth=0.8, linestyle=(0, (2, 3)))
-    axes.set_xlabel("epsilon (user level, log scale)")
-    axes.set_title(metric, loc="left", fontsize=10)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
-    axes.set_axisbelow(True)
+    dress(axes, places, right if None in asked else None, metric, "epsilon (user level, log scale)")
     heights = spaced([line.y[-1] for line in drawn], 0.055 * top)
     for line, height in zip(drawn, heights, strict=True):
         axes.annotate(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from simulations.frontier.plot import NO_DP_GAP, STYLES, Style, picture, place
-from simulations.frontier.rows import METRICS, OURS, Epsilon, Row, said
+from simulations.frontier.plot import STYLES, Style, dress, picture, place
+from simulations.frontier.rows import METRICS, OURS, Epsilon, Row
 from simulations.sweep.rows import interval
 
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -69,14 +69,7 @@ def _panel(axes: Any, rows: Sequence[Row], names: Sequence[str], on: str, metric
             top = max(top, _flat(axes, row, on, metric))
     axes.set_ylim(0.0, 1.08 * top or 1.0)  # all zero: any height does
     axes.set_xlim(left - 0.4, right + 0.4)
-    shown = [(where, said(epsilon)) for where, epsilon in places] + ([(right, "no DP")] if None in asked else [])
-    axes.set_xticks([where for where, _ in shown], [name for _, name in shown])
-    if places and None in asked:
-        axes.axvline(right - NO_DP_GAP / 2, color="#BBBBBB", linewidth=0.8, linestyle=(0, (2, 3)))
-    axes.set_xlabel("epsilon asked for, of one run (log scale)")
-    axes.set_title(metric, loc="left", fontsize=10)
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
-    axes.set_axisbelow(True)
+    dress(axes, places, right if None in asked else None, metric, "epsilon asked for, of one run (log scale)")
 
 
 def _line(

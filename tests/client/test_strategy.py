@@ -92,12 +92,13 @@ def test_all_ways_give_the_same_contributions(spec, steps, history, policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear, 10k", "linear, 1M", "mean, 10k", "mean, 1M"])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_what_is_chosen_is_nearly_the_fastest(name, steps):
+@pytest.mark.parametrize("number", range(8))
+def test_what_is_chosen_is_nearly_the_fastest(number):
     """The one test with a clock: of three tries, for other work on the machine may hit one way alone."""
-    from simulations.benchmarks.ways import SPECS, compare
+    from simulations.benchmarks.updates import CASES, MILLION
+    from simulations.benchmarks.ways import compare
 
-    users = 32 if name.endswith("1M") else 512
-    found = (compare(SPECS[name], steps, time.process_time, users=users)[1] for _ in range(3))
+    case = CASES[number]
+    case = replace(case, users=32 if case.spec.trained > MILLION else 512)
+    found = (compare(case, time.process_time)[1] for _ in range(3))
     assert any(ratio <= 1.3 for ratio in found)
