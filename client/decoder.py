@@ -20,7 +20,7 @@ from torch import Tensor
 
 from client.batch import barred_of
 from client.model import Items, TappedLinear
-from client.strategy import Way
+from client.strategy import Way, written
 from shared.encoder.encode import at_length_one
 from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
 from shared.history import NOT_INTERESTED, History, stacked
@@ -55,11 +55,11 @@ class Examples:
     free: Floats | None
 
 
-def decoder_of(spec: EncoderSpec, parameters: Floats, device: str = "cpu") -> GradSampleModule:
+def decoder_of(spec: EncoderSpec, parameters: Floats, device: str = "cpu") -> TappedLinear:
     """The targets as a layer: (users, rank) vectors in, (users, buckets) entries of histories out."""
     layer = TappedLinear(spec.rank, spec.buckets, bias=False)
-    layer.load_state_dict({"weight": torch.from_numpy(unpack(spec, parameters)["target"].copy())})
-    return GradSampleModule(layer.to(device), loss_reduction="sum")
+    layer.load_state_dict({"weight": torch.from_numpy(unpack(spec, parameters)["target"].copy())}, assign=True)
+    return layer.to(device)
 
 
 def examples(
@@ -177,17 +177,25 @@ def decoded(
 
     With vectors of length one a user's own copy of the layer moves along one line, so several local steps are one that
     is longer: ``1 - (1 - learning rate)^iterations`` of the way to no residual. Way "rows" calls Opacus' rule for a
-    linear layer by name: the hooks around it would write every row three times.
+    linear layer by name: the hooks around it would write every row three times, and all rows of a chunk at once.
     """
-    module = decoder_of(spec, parameters, device)
-    layer, (weight,) = module._module, module.parameters()  # noqa: SLF001 - Opacus has no other name for what it wraps
-    far = 1.0 - (1.0 - min(learning_rate, 1.0)) ** iterations
+    layer = decoder_of(spec, parameters, device)
+    far, size = 1.0 - (1.0 - min(learning_rate, 1.0)) ** iterations, written(spec)
+    hooked = GradSampleModule(layer, loss_reduction="sum") if way.name == "samples" else None
     for shown in examples(spec, parameters, items, histories, barred, way.chunk):
-        if way.name == "samples":
-            backward(module, shown, -far)
-            rows = weight.grad_sample
-            module.zero_grad()
-        else:
-            z, residual = _residual(weight.detach(), shown, -far)
-            rows = compute_linear_grad_sample(layer, [z], residual)[weight]
-        yield rows[: shown.users].reshape(shown.users, -1).cpu().numpy()
+        if hooked is not None:
+            backward(hooked, shown, -far)
+            (weight,) = hooked.parameters()
+            yield _flat(weight.grad_sample, shown.users)
+            hooked.zero_grad()
+            continue
+        z, residual = _residual(layer.weight.detach(), shown, -far)
+        for start in range(0, max(shown.users, 1), size):
+            part = slice(start, start + size)
+            rows = compute_linear_grad_sample(layer, [z[part]], residual[part])[layer.weight]
+            yield _flat(rows, shown.users - start)
+
+
+def _flat(rows: Tensor, users: int) -> Floats:
+    """The rows that are users, each a vector."""
+    return np.asarray(rows[:users].flatten(1).cpu().numpy(), np.float32)

@@ -31,7 +31,7 @@ from shared.policy.recall_policy import RecallPolicy, Similarity
 from shared.protocol import TrainingTerms
 
 _EPS = 1e-6
-PROJECTED_AT_ONCE: Final = 16_384  # items
+PROJECTED_AT_ONCE: Final = 4096  # items
 PER_ITEM: Final = ("identity.weight", "bias.weight")
 
 
@@ -138,6 +138,9 @@ class TappedLinear(nn.Linear):
         """``output`` as it is."""
         return output
 
+    def reset_parameters(self) -> None:
+        """Nothing is drawn that is not kept: the parameters are handed in, too."""
+
 
 class TappedEmbedding(nn.Embedding):
     """An embedding whose output is handed in; Opacus' hook keeps ``input`` for its per-sample rule."""
@@ -145,6 +148,9 @@ class TappedEmbedding(nn.Embedding):
     def forward(self, input: Tensor, output: Tensor) -> Tensor:  # type: ignore[override]  # noqa: A002, ARG002 - see above
         """``output`` as it is."""
         return output
+
+    def reset_parameters(self) -> None:
+        """Nothing is drawn that is not kept: the parameters are handed in, too."""
 
 
 class Copied(nn.Module):
@@ -206,16 +212,7 @@ class HistoryEncoder(nn.Module):
         self.bias = TappedEmbedding(spec.buckets, 1)
         self.history = nn.ModuleDict({name: Copied(shape) for name, shape in spec.history_shapes().items()})
         self.kind = spec.kind
-        parts = {name: torch.from_numpy(part.copy()) for name, part in unpack(spec, parameters).items()}
-        of_history = {f"history.{name}.weight": parts[name] for name in self.history}
-        self.load_state_dict(
-            {
-                "projection.weight": parts["projection"].T,
-                "identity.weight": parts["identity"],
-                "bias.weight": parts["bias"][:, None],
-                **of_history,
-            }
-        )
+        self.load_state_dict(weights_of(spec, parameters), assign=True)
 
     def forward(self, inputs: Inputs, read: Read) -> Learned:
         """See :class:`Learned`.
@@ -233,6 +230,17 @@ class HistoryEncoder(nn.Module):
         }
         user = user_of(self.kind, own, vectors[:, :context], inputs.behaviour)
         return Learned(vectors, user, learned_bias.squeeze(-1))
+
+
+def weights_of(spec: EncoderSpec, parameters: Floats) -> dict[str, Tensor]:
+    """The parameters of a two-tower encoder by their names in :class:`HistoryEncoder`, a copy."""
+    parts = {name: torch.from_numpy(part.copy()) for name, part in unpack(spec, parameters).items()}
+    return {
+        "projection.weight": parts["projection"].T,
+        "identity.weight": parts["identity"],
+        "bias.weight": parts["bias"][:, None],
+        **{f"history.{name}.weight": parts[name] for name in spec.history_shapes()},
+    }
 
 
 def looked_up(weights: Mapping[str, Tensor], inputs: Inputs, projected: Tensor | None) -> Read:
@@ -331,7 +339,7 @@ def put_together(spec: EncoderSpec, found: Mapping[str, Tensor], bucket: Tensor,
     Returns:
         (users, size) float32, on the CPU.
     """
-    flat = torch.zeros(len(bucket), spec.size, device=bucket.device)
+    flat = torch.empty(len(bucket), spec.size, device=bucket.device)
     start = 0
     for name, shape in spec.shapes().items():
         stop = start + math.prod(shape)
@@ -342,9 +350,9 @@ def put_together(spec: EncoderSpec, found: Mapping[str, Tensor], bucket: Tensor,
             # torch keeps it as (rank, text_width); the flat vector as (text_width, rank).
             out.copy_(found["projection"].transpose(1, 2))
         elif name == "identity":
-            out.scatter_add_(1, bucket[:, :, None].expand_as(found["identity"]), found["identity"])
+            out.zero_().scatter_add_(1, bucket[:, :, None].expand_as(found["identity"]), found["identity"])
         elif name == "bias":
-            out.scatter_add_(1, bucket, found["bias"])
+            out.zero_().scatter_add_(1, bucket, found["bias"])
         else:
             out.copy_(found[f"history.{name}"])
         start = stop

@@ -4,7 +4,8 @@ A pure function of the encoder, the terms of training and the number of local st
 rounded must depend neither on who else is in the batch nor on how busy the machine is. The model counts what a way
 does in three currencies (Williams, Waterman and Patterson, CACM 2009, "Roofline", with the calls as a third):
 
-    seconds a user = calls / users at a time * CALL  +  operations / RATE  +  bytes / BANDWIDTH
+    seconds a user = (calls * CALL + shared / BANDWIDTH) / users at a time  +  writes * CALL / users written at a time
+                     + operations / RATE  +  bytes / BANDWIDTH
 
 and bandwidth falls once a chunk's arrays are too large to stay in a cache and to be kept by the allocator.
 ``simulations/benchmarks/ways.py`` holds it against measurements.
@@ -13,6 +14,7 @@ and bandwidth falls once a chunk's arrays are too large to stay in a cache and t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from shared.encoder.spec import EncoderSpec
@@ -20,6 +22,7 @@ from shared.protocol import TrainingTerms
 
 Name = Literal["samples", "rows", "copies"]
 CHUNKS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+WRITTEN: Final = 2**22  # bytes of contributions written at a time: what clips them finds them in a cache
 
 # Of one thread of a server processor of 2024, to one significant digit. What matters is how they relate.
 CALL: Final = 8e-6  # seconds for one operation of torch with what Python and autograd do around it
@@ -37,7 +40,8 @@ class Way:
         name: "samples": Opacus' per-sample gradients of what each place reads (linear: of the layer's weights).
             "rows", linear alone: Opacus' rule without the hooks around it. "copies", two towers alone: each user's own
             copy of the projection.
-        chunk: users at a time; 1 is a loop over users.
+        chunk: users at a time; 1 is a loop over users. Contributions are much larger than what they are made of, so
+            they are written :func:`written` at a time (but for Opacus' hooks around the linear layer, which leave all).
     """
 
     name: Name
@@ -50,12 +54,17 @@ class Cost:
 
     Attributes:
         calls: for a chunk, whatever its size.
+        writes: calls for those whose contributions are written at a time.
+        shared: bytes read for a chunk, whatever its size.
+        shared: bytes read for a chunk, whatever its size.
         operations: multiply-adds for a user.
         bytes: written or read for a user, beyond the fastest cache.
         block: bytes that a user takes in the largest array of its chunk.
     """
 
     calls: float
+    writes: float
+    shared: float
     operations: float
     bytes: float
     block: float
@@ -67,6 +76,7 @@ def ways(spec: EncoderSpec) -> tuple[Way, ...]:
     return tuple(Way(name, chunk) for name in names for chunk in CHUNKS)
 
 
+@lru_cache(maxsize=64)  # a round asks again for every task
 def chosen(spec: EncoderSpec, training: TrainingTerms, steps: int) -> Way:
     """The smallest chunk that costs hardly more than the cheapest: a client of one user pays for a whole one.
 
@@ -85,7 +95,14 @@ def seconds(way: Way, spec: EncoderSpec, training: TrainingTerms, steps: int) ->
     """What a user costs, in seconds of one thread; less what all ways share (histories, draws, clipping)."""
     cost = cost_of(way.name, spec, training, steps)
     bandwidth = NEAR if _fits(way, spec, training, steps) else FAR
-    return cost.calls / way.chunk * CALL + cost.operations / RATE + cost.bytes / bandwidth
+    of_chunk = cost.calls * CALL + cost.shared / bandwidth
+    of_write = cost.writes * CALL / min(way.chunk, written(spec))
+    return of_chunk / way.chunk + of_write + cost.operations / RATE + cost.bytes / bandwidth
+
+
+def written(spec: EncoderSpec) -> int:
+    """Users whose contributions are written at a time."""
+    return max(chunk for chunk in CHUNKS if chunk == 1 or chunk * 4 * spec.trained <= WRITTEN)
 
 
 def _fits(way: Way, spec: EncoderSpec, training: TrainingTerms, steps: int) -> bool:
@@ -100,24 +117,27 @@ def cost_of(name: Name, spec: EncoderSpec, training: TrainingTerms, steps: int) 
         spec, training: public.
         steps: local steps.
     """
+    row = 4.0 * spec.trained
+    row = 4.0 * spec.trained
     if spec.kind == "linear":  # any number of steps is one
-        row = 4.0 * spec.trained
         if name == "rows":
-            return Cost(5.0, 2.0 * spec.trained, row, row)
-        return Cost(20.0, 2.0 * spec.trained, 3 * row, row)  # the product, zeros to add it to, the sum
+            return Cost(8.0, 4.0, row, 2.0 * spec.trained, row, 4.0 * spec.buckets)
+        return Cost(20.0, 0.0, row, 2.0 * spec.trained, 3 * row, row)  # the product, zeros to add it to, the sum
     places, width, rank = training.context + training.targets + training.negatives, spec.text_width, spec.rank
     texts, projection = steps * places * width, width * rank
-    passed, block = 4.0 * (spec.size + 2 * texts), 4.0 * max(spec.size, texts)
+    passed = row + 8.0 * texts
     # A recurrent unit reads a place after the other.
     reading = 30.0 * training.context * steps if spec.kind == "gru" else 0.0
     if name == "samples":
         # Texts against those of all visits before, and what came of each, against all texts at the end.
         near = places * width * places * steps * (steps - 1) / 2
-        return Cost(60.0 + 90.0 * steps + reading, 2.0 * (near + texts * rank), passed, block)
+        return Cost(50.0 + 90.0 * steps + reading, 12.0, 0.0, 2.0 * (near + texts * rank), passed, 4.0 * texts)
     # Forward and backward through the own copy; the copy, its gradient, and both once more to take the step.
     return Cost(
         calls=40.0 + 50.0 * steps + reading,
+        writes=12.0,
+        shared=0.0,
         operations=4.0 * texts * rank,
         bytes=passed + 16.0 * steps * projection,
-        block=block,
+        block=4.0 * max(projection, texts),
     )

@@ -9,7 +9,7 @@ noise here, at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -43,8 +43,9 @@ from client.model import (
     projected_items,
     put_together,
     touched_rows,
+    weights_of,
 )
-from client.strategy import Way, chosen
+from client.strategy import Way, chosen, written
 from shared.encoder.spec import EncoderSpec, Floats
 from shared.history import History, stacked
 from shared.policy.recall_policy import RecallPolicy
@@ -167,7 +168,7 @@ def _visits(
     """A model, and what leaves in it a step's gradients of one chunk of people after another; at least one chunk."""
     spec, (histories, _, barred) = problem.spec, everybody
     if spec.kind == "linear":
-        module = decoder_of(spec, parameters)
+        module = GradSampleModule(decoder_of(spec, parameters), loss_reduction="sum")
         shown = examples(spec, parameters, problem.items, histories, barred, _PRIVATE_CHUNK)
         return module, [partial(_shown_again, module, each) for each in shown]
     module = GradSampleModule(HistoryEncoder(spec, parameters), loss_reduction="sum")
@@ -276,7 +277,7 @@ def _samples(
     which is gradient descent seen from the vectors (the tangent kernel of a linear layer).
     """
     spec, context, rate = problem.spec, problem.training.context, problem.training.learning_rate
-    now = _weights(HistoryEncoder(spec, parameters))
+    now = weights_of(spec, parameters)
     projected = projected_items(now, problem.items.groups["text"])
     visits, places = problem.policy.local_iterations, problem.places
     module = GradSampleModule(Places(spec, context, places).to(device), loss_reduction="sum")
@@ -302,7 +303,7 @@ def _samples(
             module.zero_grad()
         change = {name.removesuffix(".weight"): p - first[name] for name, p in own.items()}
         rows = {"identity": vectors, "bias": bias, **change}
-        yield put_together(spec, rows, whole.bucket, whole.text)[:users]
+        yield from _written(spec, users, rows, whole.bucket, whole.text)
 
 
 def _copies(problem: Problem, parameters: Floats, chunks: Iterator[tuple[int, Batch]], device: str) -> Iterator[Floats]:
@@ -311,7 +312,7 @@ def _copies(problem: Problem, parameters: Floats, chunks: Iterator[tuple[int, Ba
     Of the per-item parameters a user has copies of the rows that its visits touch, no others.
     """
     spec, rate = problem.spec, problem.training.learning_rate
-    now = {name: p.to(device) for name, p in _weights(HistoryEncoder(spec, parameters)).items()}
+    now = {name: p.to(device) for name, p in weights_of(spec, parameters).items()}
     visits = problem.policy.local_iterations
     for users, batch in chunks:
         inputs = gather(problem, batch).to(device)
@@ -330,4 +331,15 @@ def _copies(problem: Problem, parameters: Floats, chunks: Iterator[tuple[int, Ba
             steps = torch.autograd.grad(losses(problem.training.loss, scores, visit).sum(), leaves)
             own = {name: p.detach().sub_(step, alpha=rate) for (name, p), step in zip(own.items(), steps, strict=True)}
         change = {name.removesuffix(".weight"): own[name] - start[name] for name in own}
-        yield put_together(spec, change | {"bias": change["bias"].squeeze(-1)}, touched)[:users]
+        yield from _written(spec, users, change | {"bias": change["bias"].squeeze(-1)}, touched)
+
+
+def _written(
+    spec: EncoderSpec, users: int, found: Mapping[str, Tensor], bucket: Tensor, text: Tensor | None = None
+) -> Iterator[Floats]:
+    """What :func:`client.model.put_together` makes of a chunk, few users at a time; ``users`` rows in all."""
+    size = written(spec)
+    for start in range(0, max(users, 1), size):
+        part = slice(start, start + size)
+        mine = {name: parts[part] for name, parts in found.items()}
+        yield put_together(spec, mine, bucket[part], None if text is None else text[part])[: users - start]

@@ -17,6 +17,7 @@ The registry is closed: an encoder that came from elsewhere could give a user mo
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, get_args
@@ -85,7 +86,7 @@ class EncoderSpec:
     @property
     def size(self) -> int:
         """Length of the flat vector."""
-        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
 
 def unpack(spec: EncoderSpec, flat: Floats) -> dict[str, Floats]:
@@ -98,7 +99,7 @@ def unpack(spec: EncoderSpec, flat: Floats) -> dict[str, Floats]:
         raise ValueError(f"parameters of shape {flat.shape}, expected ({spec.size},)")
     parts, start = {}, 0
     for name, shape in spec.shapes().items():
-        stop = start + int(np.prod(shape))
+        stop = start + math.prod(shape)
         parts[name] = flat[start:stop].reshape(shape)
         start = stop
     return parts

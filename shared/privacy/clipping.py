@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Columns at a time: what a row needs on the way stays in the fastest cache. BLAS adds up to 10,000 products on one
-# thread, so that no bit depends on how many cores a machine has.
-_BLOCK: Final = 8192
+# Columns whose squares are added up in the rows' own precision, and how much that can lack of the true sum: a rounding
+# for each product and each addition (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
+_BLOCK: Final = 512
+_LACK: Final = (_BLOCK + 32) * 2.0**-24
 _PLAIN: Final = 2.0**64  # a factor between one over this and this is a normal number of float32 too
 
 
@@ -45,11 +46,14 @@ def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDAr
     if not (0 < clip < np.inf and 0 < steps < 2**31):
         raise ValueError(f"clip {clip} must be finite and above 0, steps {steps} between 1 and 2^31 - 1")
     rows = np.asarray(vectors)
-    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64)
-    grid = np.zeros(rows.shape, np.int32)
+    grid = np.empty(rows.shape, np.int32)
+    slow = np.ones(len(rows), np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):  # what is no number becomes zero, whatever it was
-        for number, row in enumerate(rows):
-            _clip_row(row, clip, steps, grid[number])
+        if rows.dtype == np.float32:
+            factor, slow = _factors(rows, clip, steps)
+            np.multiply(rows, factor[:, None], out=grid, casting="unsafe")  # a cast to integers truncates
+        for number in np.flatnonzero(slow):
+            grid[number] = _clipped(rows[number].astype(np.float64), clip, steps)
     return grid
 
 
@@ -61,45 +65,35 @@ def grid_steps(dimension: int) -> int:
     return 1 << (6 + (max(dimension, 1).bit_length() + 1) // 2)
 
 
-def _clip_row(row: NDArray[np.floating], clip: float, steps: int, out: NDArray[np.int32]) -> None:
-    unit, exponent = _without_exponent(row)
-    norm = math.sqrt(_squares(unit))
-    if not 0 < norm < math.inf:  # nothing in it, or something that is no number
-        return
-    # Grid points to one of the unit's: as many as the clip says, fewer in a row that is longer than the clip.
-    points = steps * min(2.0**exponent / clip, 1.0 / norm)
-    # Adding d squares errs by at most d rounding errors: that much inside, no rounding can step over the bound.
-    _truncate(unit, points * (1.0 - (len(row) + 32) * 2.0**-52), out)
+def _factors(rows: NDArray[np.float32], clip: float, steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Grid points to one of each row's unit, and which rows float32 is too narrow for.
 
-
-def _without_exponent(row: NDArray[np.floating]) -> tuple[NDArray[np.floating], int]:
-    """``(unit, e)`` with ``row = unit * 2^e``, exactly where it matters: no square of a finite row is infinite or lost.
-
-    Squares of float32 are neither in float64, whatever they are of.
+    Those hold nothing, something that is no number, squares that are infinite or lost, or want a factor like that.
     """
-    if row.dtype == np.float32:
-        return row, 0
+    width = rows.shape[1]
+    whole = width - width % _BLOCK
+    blocks, rest = rows[:, :whole].reshape(len(rows), whole // _BLOCK, _BLOCK), rows[:, whole:]
+    # A block is too short for BLAS to share it out: no bit depends on how many cores a machine has.
+    squares = np.vecdot(blocks, blocks).sum(1, dtype=np.float64) + np.vecdot(rest, rest)
+    # A square below 2^-126 may be lost: where the sum is this large, all of them are less than a rounding of it.
+    near = (squares > max(width, 1) * 2.0**-100) & np.isfinite(squares)
+    norm = np.sqrt(np.where(near, squares, 1.0) / (1.0 - _LACK))
+    factor = steps * np.minimum(1.0 / clip, 1.0 / norm)
+    plain = near & (factor > 1 / _PLAIN) & (factor < _PLAIN)
+    # Inside by more than what rounding can add to the factor, to the squares' sum and to a product together.
+    return (np.where(plain, factor, 0.0) * (1.0 - 2.0**-21)).astype(np.float32), ~plain
+
+
+def _clipped(row: NDArray[np.float64], clip: float, steps: int) -> NDArray[np.int32]:
+    """One row, whatever it holds."""
+    # By a power of two, exactly where it matters, so that no square of a finite row is infinite or lost.
     _, exponent = math.frexp(np.abs(row).max(initial=0.0))
     exponent = min(max(exponent, -1000), 1023)  # so that both powers of two are normal numbers
-    return row * 2.0**-exponent, exponent
-
-
-def _squares(row: NDArray[np.floating]) -> float:
-    """The sum of the squares, in float64; not finite if the row is not."""
-    total = 0.0
-    for start in range(0, len(row), _BLOCK):
-        part = row[start : start + _BLOCK].astype(np.float64)
-        total += float(np.dot(part, part))
-    return total
-
-
-def _truncate(row: NDArray[np.floating], factor: float, out: NDArray[np.int32]) -> None:
-    """``out`` becomes ``factor * row``, truncated toward zero; in the row's own precision where that has an exponent.
-
-    The factor gives way by more than what rounding can add to it and to a product together.
-    """
-    plain = row.dtype == np.float32 and 1 / _PLAIN < factor < _PLAIN
-    own = np.float32(factor * (1.0 - 2.0**-21)) if plain else np.float64(factor * (1.0 - 2.0**-50))
-    for start in range(0, len(row), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        out[part] = np.multiply(row[part], own)  # a cast to integers truncates
+    unit = row * 2.0**-exponent
+    norm = math.sqrt(sum(float(np.dot(part, part)) for part in np.split(unit, range(_BLOCK, len(unit), _BLOCK))))
+    if not 0 < norm < math.inf:  # nothing in it, or something that is no number
+        return np.zeros(len(row), np.int32)
+    # As many grid points as the clip says, fewer in a row that is longer than the clip.
+    points = steps * min(2.0**exponent / clip, 1.0 / norm)
+    # Adding d squares errs by at most d rounding errors: that much inside, no rounding can step over the bound.
+    return (unit * (points * (1.0 - (len(row) + 64) * 2.0**-52))).astype(np.int32)

@@ -20,8 +20,8 @@ _SECONDS: Final = 0.2  # of each measurement
 _REPEATS: Final = 5
 _NUMBER: Final = 4  # bytes of a float32, and of a grid point
 # What a dense row of contributions passes through at least: training writes it (1); clipping reads it for its length
-# (1), reads it again and writes the grid (2); the sum reads the grid (1) and reads and writes 64-bit totals (4).
-_PASSES: Final = 9
+# (1), reads it again and writes the grid (2); the sum reads the grid (1) and reads and writes 32-bit totals (2).
+_PASSES: Final = 7
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def work_of(spec: EncoderSpec, steps: int, places: int) -> Work:
     """What a client's update takes.
 
     linear: one product with the targets, one outer product, whatever the number of steps (their sum has a closed
-    form), and one more reading of the parameters. Two towers: each step projects its places' texts and sends gradients
-    back; tables of parameters are touched in a few rows only.
+    form); the parameters are read once for many users. Two towers: each step projects its places' texts and sends
+    gradients back; tables of parameters are touched in a few rows only.
 
     Args:
         spec: the encoder.
@@ -53,7 +53,7 @@ def work_of(spec: EncoderSpec, steps: int, places: int) -> Work:
     """
     row = _NUMBER * spec.trained
     if spec.kind == "linear":
-        return Work(4.0 * spec.trained, (_PASSES + 1.0) * row, row)
+        return Work(4.0 * spec.trained, float(_PASSES) * row, row)
     return Work(4.0 * steps * places * spec.text_width * spec.rank, float(_PASSES) * row, row)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from opacus import GradSampleModule
 
 from client import decoder
 from client.decoder import decoder_of, examples
@@ -99,7 +100,7 @@ def test_items_that_share_a_bucket_share_a_target(parameters, items, policy, his
 
 
 def test_one_sample_is_one_user(parameters, items, histories):
-    module = decoder_of(SPEC, parameters)
+    module = GradSampleModule(decoder_of(SPEC, parameters), loss_reduction="sum")
     for shown in examples(SPEC, parameters, items, histories, [OPEN] * len(histories), CHUNK):
         decoder.backward(module, shown, 1.0)
         (weight,) = module.parameters()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from client.model import Items
-from client.strategy import CHUNKS, KEPT, Way, chosen, cost_of, seconds, ways
+from client.strategy import CHUNKS, KEPT, WRITTEN, Way, chosen, cost_of, seconds, ways, written
 from client.training import fit
 from shared.encoder.spec import EncoderSpec, initial_parameters
 from shared.protocol import TrainingTerms
@@ -28,11 +28,33 @@ LARGE = {
 
 @pytest.mark.parametrize("kind", sorted(SMALL))
 @pytest.mark.parametrize("steps", [1, 5])
-def test_small_models_are_trained_many_users_at_a_time_and_large_ones_few(kind, steps):
+def test_many_users_are_trained_at_a_time_and_those_of_large_models_written_one_by_one(kind, steps):
     assert chosen(SMALL[kind], TERMS, steps).chunk >= 64
-    large = chosen(LARGE[kind], TERMS, steps)
-    assert large.chunk <= 8
-    assert large.chunk * LARGE[kind].trained * 4 <= KEPT
+    assert chosen(LARGE[kind], TERMS, steps).chunk >= 8
+    assert (written(SMALL[kind]), written(LARGE[kind])) == (64, 1)
+
+
+@pytest.mark.parametrize("spec", [*SMALL.values(), *LARGE.values()])
+def test_what_is_written_at_a_time_is_counted_in_bytes(spec):
+    assert written(spec) == 1 or 4 * spec.trained * written(spec) <= WRITTEN
+    assert written(spec) == CHUNKS[-1] or 4 * spec.trained * written(spec) * 2 > WRITTEN
+
+
+def test_whatever_is_written_at_a_time_is_the_same(history, policy, monkeypatch):
+    """Training in chunks of 8, written 1, 4 or all at a time; the last chunk is not full."""
+    spec, rng = SMALL["mean"], np.random.default_rng(2)
+    text = rng.normal(0, 0.05, (48, spec.text_width)).astype(np.float32)
+    items = Items({"text": text}, rng.integers(0, spec.buckets, 48), np.zeros(spec.buckets, np.float32))
+    people, nothing = [history(n, n % 13, 0) for n in range(13)], [np.zeros(48, bool)] * 13
+    found = []
+    for size in (1, 4, 8):
+        monkeypatch.setattr("client.strategy.WRITTEN", size * 4 * spec.trained)
+        values = initial_parameters(spec, np.random.default_rng(3))
+        of_text, way = policy(features=("text", "popularity")), Way("samples", 8)
+        found.append([*fit(spec, values, items, of_text, TERMS, people, range(13), nothing, way=way)])
+    assert [len(rows) for rows in found[1]] == [4, 4, 4, 1]
+    assert [len(np.concatenate(rows)) for rows in found] == [13, 13, 13]
+    assert all(np.array_equal(np.concatenate(found[0]), np.concatenate(rows)) for rows in found)
 
 
 @pytest.mark.parametrize("spec", [*SMALL.values(), *LARGE.values()])

