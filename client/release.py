@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +72,13 @@ def release(
 
     mechanism = request.plan.mechanism(request.release)
     sigma = request.plan.share_sigma(request.release)
-    sealed: dict[str, NDArray[np.int32]] = {}
-    for client, rows in _per_client(admitted, units, contribute(admitted), request.length, private=request.private):
-        total = rows if request.private else clip_to_grid(rows, mechanism.clip, mechanism.steps)
-        sealed[client] = seal(total, mechanism, sigma, source[client], private=request.private)
+    chunks: Iterator[NDArray[Any]] = contribute(admitted)
+    if not request.private:
+        chunks = (clip_to_grid(rows, mechanism.clip, mechanism.steps) for rows in chunks)
+    sealed = {
+        client: seal(rows, mechanism, sigma, source[client], private=request.private)
+        for client, rows in _per_client(admitted, units, chunks, request.length, private=request.private)
+    }
     results = [
         {"type": "result", **_task(request), "client": client, "sealed": hashlib.sha256(vector.data).hexdigest()}
         for client, vector in sealed.items()
@@ -154,16 +158,16 @@ def _intent(request: Request, today: date) -> dict[str, object]:
 def _per_client(
     clients: Sequence[str],
     units: Callable[[str], int],
-    chunks: Iterator[NDArray[np.floating]],
+    chunks: Iterator[NDArray[Any]],
     length: int,
     *,
     private: bool,
-) -> Iterator[tuple[str, NDArray[np.floating]]]:
+) -> Iterator[tuple[str, NDArray[Any]]]:
     """Cut a stream of rows into the rows of each client, without holding more than a client and a chunk."""
-    rest: NDArray[np.floating] = np.zeros((0, length), np.float32)
+    rest: NDArray[Any] = np.zeros((0, length), np.float32)
     for client in clients:
         missing = 1 if private else units(client)
-        parts: list[NDArray[np.floating]] = []
+        parts: list[NDArray[Any]] = []
         while missing > len(rest):
             parts += [rest] if len(rest) else []
             missing -= len(rest)
