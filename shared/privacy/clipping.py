@@ -13,11 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Columns whose squares are added up in the rows' own precision, and how much that can lack of the true sum: a rounding
-# for each product and each addition (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1).
-_BLOCK: Final = 512
-_LACK: Final = (_BLOCK + 32) * 2.0**-24
-_PLAIN: Final = 2.0**64  # a factor between one over this and this is a normal number of float32 too
+_BLOCK: Final = 512  # columns whose squares are added up in the rows' own precision
+_PLAIN: Final = 2.0**64  # a factor between one over this and this is a normal number in any precision
 
 
 def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDArray[np.int32]:
@@ -46,13 +43,12 @@ def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDAr
     if not (0 < clip < np.inf and 0 < steps < 2**31):
         raise ValueError(f"clip {clip} must be finite and above 0, steps {steps} between 1 and 2^31 - 1")
     rows = np.asarray(vectors)
+    rows = rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
     grid = np.empty(rows.shape, np.int32)
-    slow = np.ones(len(rows), np.bool_)
     with np.errstate(over="ignore", invalid="ignore"):  # what is no number becomes zero, whatever it was
-        if rows.dtype == np.float32:
-            factor, slow = _factors(rows, clip, steps)
-            np.multiply(rows, factor[:, None], out=grid, casting="unsafe")  # a cast to integers truncates
-        for number in np.flatnonzero(slow):
+        factor, plain = _factors(rows, clip, steps)
+        np.multiply(rows, factor[:, None], out=grid, casting="unsafe")  # a cast to integers truncates
+        for number in np.flatnonzero(~plain):
             grid[number] = _clipped(rows[number].astype(np.float64), clip, steps)
     return grid
 
@@ -65,23 +61,27 @@ def grid_steps(dimension: int) -> int:
     return 1 << (6 + (max(dimension, 1).bit_length() + 1) // 2)
 
 
-def _factors(rows: NDArray[np.float32], clip: float, steps: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Grid points to one of each row's unit, and which rows float32 is too narrow for.
+def _factors(rows: NDArray[np.floating], clip: float, steps: int) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """Grid points to one of each row's unit, and which rows that holds for.
 
-    Those hold nothing, something that is no number, squares that are infinite or lost, or want a factor like that.
+    Not for those that hold nothing, something that is no number, or squares that are infinite or lost in the rows' own
+    precision.
     """
-    width = rows.shape[1]
+    width, own = rows.shape[1], np.finfo(rows.dtype)
     whole = width - width % _BLOCK
     blocks, rest = rows[:, :whole].reshape(len(rows), whole // _BLOCK, _BLOCK), rows[:, whole:]
     # A block is too short for BLAS to share it out: no bit depends on how many cores a machine has.
     squares = np.vecdot(blocks, blocks).sum(1, dtype=np.float64) + np.vecdot(rest, rest)
-    # A square below 2^-126 may be lost: where the sum is this large, all of them are less than a rounding of it.
-    near = (squares > max(width, 1) * 2.0**-100) & np.isfinite(squares)
-    norm = np.sqrt(np.where(near, squares, 1.0) / (1.0 - _LACK))
-    factor = steps * np.minimum(1.0 / clip, 1.0 / norm)
+    # A square below the smallest normal number may be lost: where the sum is this large, all of those are less than a
+    # rounding of it.
+    near = (squares > max(width, 1) * float(own.tiny / own.eps)) & np.isfinite(squares)
+    # What a sum can lack of the true one: a rounding for each product and each addition (Higham, "Accuracy and
+    # Stability of Numerical Algorithms", section 3.1), in a block and over the blocks.
+    lack = (_BLOCK + 32) * float(own.eps) / 2 + width * 2.0**-52
+    factor = steps * np.minimum(1.0 / clip, 1.0 / np.sqrt(np.where(near, squares, 1.0) / (1.0 - lack)))
     plain = near & (factor > 1 / _PLAIN) & (factor < _PLAIN)
-    # Inside by more than what rounding can add to the factor, to the squares' sum and to a product together.
-    return (np.where(plain, factor, 0.0) * (1.0 - 2.0**-21)).astype(np.float32), ~plain
+    # Inside by more than what rounding can add to the factor and to a product together.
+    return (np.where(plain, factor, 0.0) * (1.0 - 4.0 * float(own.eps))).astype(rows.dtype), plain
 
 
 def _clipped(row: NDArray[np.float64], clip: float, steps: int) -> NDArray[np.int32]:
@@ -90,7 +90,7 @@ def _clipped(row: NDArray[np.float64], clip: float, steps: int) -> NDArray[np.in
     _, exponent = math.frexp(np.abs(row).max(initial=0.0))
     exponent = min(max(exponent, -1000), 1023)  # so that both powers of two are normal numbers
     unit = row * 2.0**-exponent
-    norm = math.sqrt(sum(float(np.dot(part, part)) for part in np.split(unit, range(_BLOCK, len(unit), _BLOCK))))
+    norm = math.sqrt(float(np.square(unit).sum()))
     if not 0 < norm < math.inf:  # nothing in it, or something that is no number
         return np.zeros(len(row), np.int32)
     # As many grid points as the clip says, fewer in a row that is longer than the clip.
