@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from shared.terminal import PlainCommand
+from simulations.options import AsJson, From
 from simulations.sweep_cli import SOME_FAILED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 bench_app: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
-From = Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")]
 
 
 @bench_app.callback()

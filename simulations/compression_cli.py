@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from simulations.bench_cli import AsJson, From, report
+from simulations.bench_cli import report
+from simulations.options import AsJson, From
 
 
 def compression_command(

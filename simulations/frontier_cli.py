@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds
+
 
 def frontier_command(
     source: Annotated[str, typer.Argument(metavar="PRESET|CONFIG.toml", help="A preset's name or a TOML file.")],
-    epsilons: Annotated[str, typer.Option("--epsilons", help='Target epsilons; "none" = no DP.')] = "none,8,4,2,1",
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds; numbers are means over them.")] = "0,1,2",
+    epsilons: Epsilons = "none,8,4,2,1",
+    seeds: Seeds = "0,1,2",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Folder of the runs; default runs/frontier-<preset>. Finished runs are reused."),
@@ -27,13 +29,10 @@ def frontier_command(
             "--tuned", metavar="KEY=VALUE", help="Run everything again with this on top, marked as tuned on these data."
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="A folder of RecBole atomic files, CSV or Parquet instead of the preset's data."),
-    ] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+    data: DataFolder = None,
+    from_: From = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Recall against epsilon: every epsilon and seed of a preset, beside its peers; minutes a run."""
     from simulations.download import cache_folder  # noqa: PLC0415 - heavy imports wait until the arguments are right

@@ -15,6 +15,8 @@ def number_of(name: object, count: int) -> int | None:
     """The number, 1 to ``count``, that a name spells; None for every other name: a number has one spelling."""
     if not (isinstance(name, str) and name.isascii() and name.isdigit() and name[0] != "0"):
         return None
+    if len(name) > len(str(count)):  # Python reads no number of thousands of digits
+        return None
     number = int(name)
     return number if number <= count else None
 

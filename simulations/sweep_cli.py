@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from shared.errors import ConfigError
+from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds
+
 if TYPE_CHECKING:
     from simulations.sweep.dispatch import Begun, Ended, Orders
     from simulations.sweep.grid import Grid
@@ -21,8 +24,8 @@ def sweep_command(
         str | None, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="Where --presets names none: default ml-100k.")
     ] = None,
     presets: Annotated[str, typer.Option("--presets", help="Presets' names or TOML files, with commas.")] = "",
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds; numbers are means over them.")] = "0..4",
-    epsilons: Annotated[str, typer.Option("--epsilons", help='Target epsilons; "none" = no DP.')] = "none,8,4,2,1",
+    seeds: Seeds = "0..4",
+    epsilons: Epsilons = "none,8,4,2,1",
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE[,VALUE]", help="A configuration key; every value is run."),
@@ -37,22 +40,21 @@ def sweep_command(
     ray: Annotated[
         str | None, typer.Option("--ray", metavar="ADDRESS", help='Run on a Ray cluster: "auto" or HOST:PORT.')
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="A folder of RecBole atomic files, CSV or Parquet instead of the preset's data."),
-    ] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+    data: DataFolder = None,
+    from_: From = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Every preset, value, epsilon and seed, in processes or on Ray; tables and plots with intervals."""
     from simulations.config import DEFAULT_PRESET  # noqa: PLC0415 - heavy imports wait until the arguments are right
     from simulations.frontier.rows import parse_epsilons, parse_seeds  # noqa: PLC0415 - as above
     from simulations.sweep.grid import Grid, parse_axes  # noqa: PLC0415 - as above
 
-    named = [*([source] if source else []), *(name.strip() for name in presets.split(",") if name.strip())]
+    named = [name.strip() for name in presets.split(",") if name.strip()]
+    if named and source:
+        raise ConfigError(f"{source} --presets {presets}: name all presets in one place, --presets {source},{presets}")
     grid = Grid(
-        tuple(named or [DEFAULT_PRESET]),
+        tuple(named or [source or DEFAULT_PRESET]),
         parse_axes(sets or ()),
         parse_epsilons(epsilons),
         parse_seeds(seeds),

@@ -32,9 +32,7 @@ from simulations.fetch import fetch_encoder
 from simulations.numbered import Lazily, Numbered, names
 from simulations.seeding import generator
 
-FITTED: Final = (
-    20_000  # users of generated data that yardsticks are fitted to: enough for them, whatever the population
-)
+FITTED: Final = 20_000  # users of generated data that yardsticks are fitted to, beside those who are asked
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class World:
     """A simulation's data.
 
     Attributes:
-        dataset, split: as read; of data that are made to any size, the ``FITTED`` users that yardsticks are fitted to.
+        dataset, split: as read; of data that are made to any size, those who are asked and ``FITTED`` others, to whom
+            yardsticks are fitted. Then ``dataset.users`` are some of ``users``, in another order.
         catalogue: public.
         users: names of all users.
         histories: one per user: train and validation rows, oldest first; all that clients ever get. Made when asked for
@@ -83,26 +82,25 @@ def load_world(config: SimulationConfig, cache: Path, source: Path | None, say: 
     )
     for note in dataset.notes:
         say(note)
-    split = split_dataset(dataset, config.data.split)
-    if not split.test.any() or not split.valid.any():
-        raise ConfigError(f"data {config.data.name!r}: nobody has enough history for split {config.data.split!r}")
+    split, users = split_dataset(dataset, config.data.split), dataset.users
+    asked = asked_of(config, len(users), seed)
+    _check(config, dataset, split, asked)
     catalogue = _catalogue(config, dataset.items, cache, say)
     histories = tuple(_histories(dataset, ~split.test, split.valid))
     test = tuple(h.item for h in _histories(dataset, split.test & (dataset.kind != NOT_INTERESTED), split.valid))
-    users = dataset.users
-    return World(dataset, split, catalogue, users, histories, test, asked_of(config, len(users), seed))
+    return World(dataset, split, catalogue, users, histories, test, asked)
 
 
 def _generated(config: SimulationConfig, cache: Path, seed: int, say: Say) -> World:
-    """A world of any size: nothing in it grows with the number of users but the file that holds them."""
+    """A world of any size: with the number of users nothing grows but the file that holds them."""
     data = config.data
     sizes = Sizes(data.users, data.items, data.rows, seed, data.split)
     items, archive = zipf_items(sizes), zipf_archive(sizes, cache, say)
     asked = asked_of(config, data.users, seed)
-    # Whoever is asked comes first: nobody behind them has to be ranked.
-    others = np.arange(min(data.users, FITTED))  # any will do: they are all drawn alike
-    chosen = np.concatenate([asked, np.setdiff1d(others, asked)])
+    others = np.setdiff1d(np.arange(min(data.users, FITTED)), asked)  # any will do: they are all drawn alike
+    chosen = np.concatenate([asked, others])
     dataset, split = sampled(archive, items, chosen, data.split)
+    _check(config, dataset, split, np.arange(len(asked)))
     return World(
         dataset,
         split,
@@ -113,6 +111,17 @@ def _generated(config: SimulationConfig, cache: Path, seed: int, say: Say) -> Wo
         asked,
         archive.size,
     )
+
+
+def _check(config: SimulationConfig, dataset: Dataset, split: Split, asked: NDArray[np.int64]) -> None:
+    """Refuse to measure nothing, before texts are read. ``asked`` are indices of users of the data set."""
+    among = np.isin(dataset.user, asked)
+    if not (split.test & among).any() or not (split.valid & among).any():
+        who = "nobody" if config.evaluation.users == "all" else f"none of the {len(asked):,} users asked"
+        raise ConfigError(
+            f"data {config.data.name!r}: {who} has enough history for split {config.data.split!r}: test and validation "
+            "items are held out"
+        )
 
 
 def asked_of(config: SimulationConfig, users: int, seed: int) -> NDArray[np.int64]:
@@ -223,10 +232,10 @@ def oracle(
     if at_least is not None:
         out[f"effective_coverage@{policy.k}"] = effective_coverage(sums.exposure, at_least)
         return out
-    seen = [history.item[~history.held_out] if on == "valid" else history.item for history in histories]
-    popularity = np.bincount(np.concatenate(seen), minlength=len(bucket))
+    known = world.split.train if on == "valid" else ~world.split.test
+    popularity = np.bincount(world.dataset.item[known], minlength=len(bucket))  # among everybody, whoever is asked
     out[f"tail_share@{policy.k}"] = tail_share(sums.exposure, popularity)
-    out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(histories))
+    out[f"novelty@{policy.k}"] = novelty(sums.exposure, popularity, len(world.dataset.users))
     out[f"ild@{policy.k}"] = diversity / max(sums.users, 1)
     return out
 

@@ -87,16 +87,14 @@ def popularity_price(prior: Floats) -> Floats:
 
 def _top(scores: Floats, depth: int) -> NDArray[np.int64]:
     """The ``depth`` best of each row in order; ties by lower index."""
-    if depth < scores.shape[1]:
-        # argpartition takes any of those that tie with the last: take all that are better, then the first that tie.
-        last = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1 : depth]
-        better, tied = scores > last, scores == last
-        tied &= np.cumsum(tied, axis=1) <= depth - better.sum(axis=1, keepdims=True)
-        part = np.nonzero(better | tied)[1].reshape(len(scores), depth)
-    else:
-        part = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    order = np.argsort(-np.take_along_axis(scores, part, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(part, order, axis=1)
+    if depth >= scores.shape[1]:
+        return np.argsort(-scores, axis=1, kind="stable")
+    least = -np.partition(-scores, depth - 1, axis=1)[:, depth - 1]
+    out = np.empty((len(scores), depth), np.int64)
+    for row, own in enumerate(scores):
+        good = np.flatnonzero(own >= least[row])  # all that tie with the last
+        out[row] = good[np.argsort(-own[good], kind="stable")[:depth]]
+    return out
 
 
 def _diverse(value: Floats, vectors: Floats, k: int, trade: float) -> NDArray[np.int64]:

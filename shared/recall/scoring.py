@@ -25,7 +25,7 @@ def similarity(kind: Similarity, users: Floats, items: Floats) -> Floats:
     if kind == "euclidean":
         out = 2.0 * product - np.square(items).sum(1)[None] - np.square(users).sum(1)[:, None]
         return np.asarray(out, np.float32)
-    lengths = np.linalg.norm(users, axis=1)[:, None] * np.linalg.norm(items, axis=1)[None]
+    lengths = np.sqrt(np.vecdot(users, users))[:, None] * np.sqrt(np.vecdot(items, items))[None]
     return np.asarray(product / (lengths + _EPS), np.float32)
 
 

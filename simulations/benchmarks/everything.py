@@ -56,7 +56,7 @@ def parts(*, peers: bool) -> dict[str, Part]:
 
 
 def measure(say: Say, every: Mapping[str, Part]) -> dict[str, Any]:
-    """Name -> what it measured; what fails says why and stops no other.
+    """Name -> what it measured; what fails says why and stops no other, and Ctrl-C keeps what is there.
 
     Args:
         say: told what is being measured.
@@ -67,9 +67,12 @@ def measure(say: Say, every: Mapping[str, Part]) -> dict[str, Any]:
         say(f"{name}: {number} of {len(every)}")
         try:
             out[name] = part.measure(partial(_tell, say, name))
-        except FedrecallError as error:
-            out[name] = {FAILED: str(error)}
-            say(f"{name}: {error}")
+        except KeyboardInterrupt:
+            return out | dict.fromkeys([*every][number - 1 :], {FAILED: "interrupted"})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the figures taken so far are worth minutes
+            why = str(error) if isinstance(error, FedrecallError) else f"{type(error).__name__}: {error}"
+            out[name] = {FAILED: why}
+            say(f"{name}: {why}")
     return out
 
 

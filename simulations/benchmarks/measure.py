@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,17 @@ def machine(*packages: str) -> Machine:
     Args:
         packages: distributions whose versions belong beside the figures.
     """
-    from importlib.metadata import version  # noqa: PLC0415 - asked for once, and slow
-
-    versions = {name: version(name) for name in packages}
+    versions = {name: _version(name) for name in packages}
     return Machine(_cpu(), _cores(), os.getloadavg()[0], platform.python_version(), versions)
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - seldom asked for, and slow
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @contextmanager
@@ -143,16 +150,50 @@ def in_child(module: str, *args: str) -> dict[str, Any]:
     Raises:
         RunError: it failed; with its last words.
     """
-    done = subprocess.run(  # noqa: S603 - this interpreter, a module of this program
-        [sys.executable, "-m", module, *args],
-        env={**os.environ, **dict.fromkeys(THREADS, "1")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return figures_of("the measured process", [sys.executable, "-m", module, *args])
+
+
+def figures_of(
+    whose: str,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    limit: float | None = None,
+) -> dict[str, Any]:
+    """What a process prints as JSON in the last line of its standard output; it has one thread for arithmetic.
+
+    Args:
+        whose: the process, for sentences.
+        command: its command line.
+        environment: beside that of this process.
+        folder: that it works in.
+        limit: seconds that it may take.
+
+    Raises:
+        RunError: it cannot be started, takes too long, fails, or prints no figures; with its last words.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - programs of this project
+            command,
+            env={**os.environ, **dict.fromkeys(THREADS, "1"), **(environment or {})},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit,
+        )
+    except OSError as error:
+        raise RunError(f"{whose} cannot be started ({error})") from error
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"{whose} did not end within {limit:,.0f} seconds") from error
     if done.returncode:
-        raise RunError(f"the measured process ended with {done.returncode}: {done.stderr[-300:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+        last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
+        raise RunError(f"{whose} ended with {done.returncode}: {last[:300]}")
+    try:
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    except (ValueError, IndexError) as error:
+        raise RunError(f"{whose} printed no figures, but {done.stdout[-100:]!r}") from error
 
 
 def bar_of(what: str, value: float, sign: str, bound: float) -> dict[str, Any]:

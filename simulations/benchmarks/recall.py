@@ -48,7 +48,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        items: sizes of the catalogue; a million takes a quarter of an hour, most of it the peers' graphs.
+        items: sizes of the catalogue; a million takes half an hour, most of it the peers' graphs.
         people: who ask, one after another.
         repeats: how often all of them do.
     """
@@ -82,7 +82,7 @@ def measure(say: Callable[[str], None], plan: Plan | None = None) -> dict[str, A
         RunError: a measured process failed.
     """
     plan = plan or Plan()
-    where, sizes = machine("numpy"), []
+    where, sizes = machine("numpy", "faiss-cpu", "usearch"), []
     for items in plan.items:
         say(f"{items:,} items: indexes, then lists")
         sizes.append(in_child(THIS, str(items), str(plan.people), str(plan.repeats)))

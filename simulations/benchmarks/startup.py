@@ -24,6 +24,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from shared.errors import RunError
 from simulations.benchmarks.measure import bar_of, in_child, machine, spread_of
 from simulations.benchmarks.tables import bars_table, cell_of, machine_line
 from simulations.download import Say
@@ -51,7 +52,7 @@ def measure(say: Say) -> dict[str, Any]:
         say: told what is being measured.
 
     Raises:
-        RunError: a run ended before its first task; data that are nowhere, for instance.
+        RunError: a help text failed, or a run ended before its first task; data that are nowhere, for instance.
     """
     where = machine("numpy", "typer", "flwr", "dp-accounting")
     helps: list[dict[str, Any]] = []
@@ -123,7 +124,9 @@ def _spreads(taken: Sequence[Taken]) -> dict[str, Any]:
 
 def _help_taken(module: str, words: tuple[str, ...]) -> Taken:
     began, used = time.monotonic(), _of_children()
-    subprocess.run([sys.executable, "-m", module, *words, "--help"], capture_output=True, check=True)  # noqa: S603 - own commands
+    done = subprocess.run([sys.executable, "-m", module, *words, "--help"], capture_output=True, check=False)  # noqa: S603 - own commands
+    if done.returncode:
+        raise RunError(f"python -m {' '.join((module, *words))} --help ended with {done.returncode}")
     return {"seconds": time.monotonic() - began, "cpu_seconds": _of_children() - used}
 
 

@@ -16,16 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.store import COLUMNS
 from shared.errors import DataError
+from shared.files import sync_folder
 from shared.history import NOT_INTERESTED, History
+from simulations.datasets.dataset import COLUMNS
 
 TRAIN, VALID, TEST = 0, 1, 2
 PAGES_OF: Final = 256  # users read before their pages are let go: a process is not to hold the file by and by
-_TYPES: Final[Mapping[str, type]] = {
-    **{name: kind for name, kind in COLUMNS.items() if name != "held_out"},
-    "part": np.int8,
-}
+_TYPES: Final[Mapping[str, type]] = {**COLUMNS, "part": np.int8}
 Rows = Mapping[str, NDArray[Any]]  # column -> (rows,)
 
 
@@ -80,10 +78,11 @@ class Archive:
 
 
 def write_archive(path: Path, parts: Iterator[tuple[NDArray[np.int64], Rows]]) -> None:
-    """Write users part by part, whole or not at all; memory holds one part.
+    """Write users part by part, whole or not at all, on disk on return; memory holds one part.
 
     Args:
-        path: the file.
+        path: the file, in a folder that is there; one process at a time writes it. What was left of a process that was
+            killed is written over.
         parts: ``(offsets, rows)``: where each user's rows begin, and where the last one's end; every part but the last
             of the same number of users.
 
@@ -93,19 +92,21 @@ def write_archive(path: Path, parts: Iterator[tuple[NDArray[np.int64], Rows]]) -
     import pyarrow as pa  # noqa: PLC0415 - heavy import
 
     schema = pa.schema([(name, pa.list_(pa.from_numpy_dtype(kind))) for name, kind in _TYPES.items()])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    draft = path.with_name(f".{path.name}.new")
     try:
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for offsets, rows in parts:
-                ends = pa.array(offsets.astype(np.int32))
-                lists = [
-                    pa.ListArray.from_arrays(ends, pa.array(rows[name].astype(kind))) for name, kind in _TYPES.items()
-                ]
-                writer.write_batch(pa.record_batch(lists, schema=schema))
+        with draft.open("wb") as file:
+            with pa.ipc.new_file(file, schema) as writer:
+                for offsets, rows in parts:
+                    ends = pa.array(offsets.astype(np.int32))
+                    columns = [pa.array(rows[name].astype(kind)) for name, kind in _TYPES.items()]
+                    lists = [pa.ListArray.from_arrays(ends, column) for column in columns]
+                    writer.write_batch(pa.record_batch(lists, schema=schema))
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def _lists(column: Any) -> tuple[NDArray[np.int32], NDArray[Any]]:  # noqa: ANN401 - pyarrow is untyped

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.store import COLUMNS as STORED
+
 Protocol = Literal["rs", "ts", "loo"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("rs", "ts", "loo")
+# Of the rows of a user; what is held out is a split's to say.
+COLUMNS: Final[Mapping[str, type]] = {name: kind for name, kind in STORED.items() if name != "held_out"}
 
 
 @dataclass(frozen=True)

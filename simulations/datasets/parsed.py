@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from shared.kept import Arrays, code_of, kept, key_of
-from simulations.datasets.dataset import Dataset, Items
+from simulations.datasets.dataset import COLUMNS, Dataset, Items
 
 _WORDS: Final = "words"
 _CODE: Final = (
@@ -28,15 +28,7 @@ _CODE: Final = (
     "simulations.datasets.tables",
     "simulations.fetch",
 )
-_COLUMNS: Final = {
-    "user": np.int32,
-    "item": np.int32,
-    "kind": np.int8,
-    "count": np.float32,
-    "dwell": np.float32,
-    "rating": np.float32,
-    "time": np.float64,
-}
+_COLUMNS: Final = {"user": np.int32, **COLUMNS}
 
 
 def parsed(files: Sequence[Path], cache: Path, parse: Callable[[], Dataset]) -> Dataset:

@@ -10,6 +10,7 @@ does not depend on how many others there are, but for those of the last part.
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from client.store import COLUMNS
 from shared.history import DAY, KINDS
+from shared.kept import code_of, key_of
 from simulations.datasets.archive import TEST, TRAIN, VALID, Archive, Rows, write_archive
-from simulations.datasets.dataset import Dataset, Items, Protocol, Split
+from simulations.datasets.dataset import COLUMNS, Dataset, Items, Protocol, Split
 from simulations.datasets.split import split_dataset
 from simulations.datasets.synthetic import LICENCE, TOPICS
 from simulations.download import Say
 from simulations.numbered import names
+from simulations.seeding import generator
 
 PART: Final = 10_000  # users
-_VERSION: Final = 1  # of the generator: other numbers, another file
-_PURPOSES: Final = ("items", "shelves", "ranks", "part")
+_CODE: Final = (
+    __name__,
+    "client.store",
+    "shared.history",
+    "simulations.datasets.archive",
+    "simulations.datasets.dataset",
+    "simulations.datasets.split",
+    "simulations.datasets.synthetic",
+    "simulations.numbered",
+    "simulations.seeding",
+)
 _EXPONENT: Final = 0.9
 _LIKED: Final = 3  # shelves a user likes
 _ANYTHING: Final = 0.15  # share of what is taken from the whole catalogue
@@ -59,7 +70,7 @@ class Sizes:
 
 def zipf_items(sizes: Sizes) -> Items:
     """The item table. Items of one wording share one text object, however many there are."""
-    chance = _chance(sizes.seed, "items", sizes.items)
+    chance = generator(sizes.seed, "zipf items")
     shelf = _shelf_of(sizes)
     wording = np.stack([chance.integers(0, count, sizes.items) for count in (4, 2, len(_SIZES), len(_COLOURS))], axis=1)
     codes, place = np.unique(np.column_stack([shelf, wording]), axis=0, return_inverse=True)
@@ -76,17 +87,25 @@ def zipf_items(sizes: Sizes) -> Items:
 
 
 def zipf_archive(sizes: Sizes, cache: Path, say: Say) -> Archive:
-    """The behaviour, generated once and kept in the cache.
+    """The behaviour, generated once and kept in the cache, in place of what older code made of the same sizes.
+
+    Processes that want the same file wait for the first of them.
 
     Raises:
         DataError: the kept file is broken.
         OSError: the disk refuses.
     """
-    name = f"u{sizes.users}-i{sizes.items}-r{sizes.rows}-s{sizes.seed}-{sizes.split}-v{_VERSION}.arrow"
-    path = cache / "zipf" / name
+    name = f"u{sizes.users}-i{sizes.items}-r{sizes.rows}-s{sizes.seed}-{sizes.split}"
+    path = cache / "zipf" / f"{name}-{key_of(code_of(*_CODE))[:16]}.arrow"
     if not path.exists():
         say(f"generating {sizes.users:,} users and {sizes.items:,} items, once; kept in {path.parent}")
-        write_archive(path, _parts(sizes))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                write_archive(path, _parts(sizes))
+                for older in set(path.parent.glob(f"{name}-*.arrow")) - {path}:
+                    older.unlink()
     return Archive(path)
 
 
@@ -101,7 +120,7 @@ def sampled(archive: Archive, items: Items, users: NDArray[np.int64], protocol: 
 
 
 def _dataset(items: Items, users: tuple[str, ...], rows: Rows) -> Dataset:
-    columns: dict[str, Any] = {field: rows[field] for field in ("user", *COLUMNS) if field != "held_out"}
+    columns: dict[str, Any] = {field: rows[field] for field in ("user", *COLUMNS)}
     return Dataset(name="zipf", licence=LICENCE, public=True, items=items, users=users, **columns)
 
 
@@ -111,7 +130,7 @@ def _parts(sizes: Sizes) -> Iterator[tuple[NDArray[np.int64], Rows]]:
     table = Items(_ids(sizes), (), (), ())
     for start in range(0, sizes.users, PART):
         count = min(PART, sizes.users - start)
-        rows = _rows(count, sizes.rows, edges, order, reach, _chance(sizes.seed, "part", start // PART))
+        rows = _rows(count, sizes.rows, edges, order, reach, generator(sizes.seed, "zipf part", start // PART))
         users = names(sizes.users)[start : start + count]
         split = split_dataset(_dataset(table, users, rows), sizes.split)
         part = np.where(split.valid, VALID, np.where(split.test, TEST, TRAIN)).astype(np.int8)
@@ -124,13 +143,13 @@ def _ids(sizes: Sizes) -> tuple[str, ...]:
 
 def _shelf_of(sizes: Sizes) -> NDArray[np.int64]:
     """(items,) every shelf has about as many."""
-    return _chance(sizes.seed, "shelves", sizes.items).permutation(np.arange(sizes.items) % len(_SHELVES))
+    return generator(sizes.seed, "zipf shelves").permutation(np.arange(sizes.items) % len(_SHELVES))
 
 
 def _popularity(sizes: Sizes) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
     """Cumulative Zipf mass over items sorted by shelf, the items in that order, and where each shelf's mass begins."""
     shelf = _shelf_of(sizes)
-    rank = _chance(sizes.seed, "ranks", sizes.items).permutation(sizes.items)
+    rank = generator(sizes.seed, "zipf ranks").permutation(sizes.items)
     order = np.argsort(shelf, kind="stable")
     edges = np.cumsum((1.0 + rank[order]) ** -_EXPONENT)
     ends = np.searchsorted(shelf[order], np.arange(len(_SHELVES) + 1))
@@ -184,8 +203,3 @@ def _text(shelf: int, thing: int, activity: int, size: int, colour: int) -> str:
     topic, quality = _SHELVES[shelf]
     objects, _, activities = TOPICS[topic]
     return f"{_SIZES[size]} {_COLOURS[colour]} {quality} {objects[thing]}, for {activities[activity]}, {topic}"
-
-
-def _chance(seed: int, purpose: str, number: int) -> np.random.Generator:
-    """A generator for one purpose."""
-    return np.random.default_rng([seed, _VERSION, _PURPOSES.index(purpose), number])

@@ -57,7 +57,11 @@ def in_processes(orders: Orders, jobs: int, begun: Begun) -> Iterator[Ended]:
         while waiting or live:
             while waiting and len(live) < jobs:
                 name, order = waiting.pop()
-                live[name] = start(order)
+                try:
+                    live[name] = start(order)
+                except OSError as error:
+                    yield name, _not_begun(error)
+                    continue
                 begun(name)
             for name, process in [*live.items()]:
                 if process.poll() is not None:
@@ -180,12 +184,19 @@ def _on_node(order: Order, word: str, code: str) -> str | None:
         return f"a node does not see the folder {shared.parent}; put --out where every node has it under the same path"
     if digest(RUNS) != code:
         return "a node has fedrecall in another state than the one that asks; install the same on every node"
-    process = start(order)
+    try:
+        process = start(order)
+    except OSError as error:
+        return _not_begun(error)
     try:
         process.wait()
     finally:
         _end(process)
     return why_failed(process, order)
+
+
+def _not_begun(error: OSError) -> str:
+    return f"cannot be begun ({error.filename}: {error.strerror})"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

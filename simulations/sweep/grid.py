@@ -17,6 +17,7 @@ from simulations.frontier.rows import OURS, Epsilon, said
 MOST_RUNS: Final = 10_000
 _LONGEST: Final = 60  # characters of settings in a folder's name
 _OPTIONS: Final = {"privacy.epsilon": "--epsilons", "seed": "--seeds"}
+_SHARED: Final = ("data", "evaluation")  # sections that all rows of a table share: its yardsticks are of one choice
 _OPENING, _CLOSING = "[{", "]}"
 
 
@@ -75,7 +76,8 @@ def parse_axes(pairs: Sequence[str]) -> tuple[Axis, ...]:
     """Read ``["training.rate=0.1,0.2", ...]``; commas within quotes, brackets and braces belong to a value.
 
     Raises:
-        ConfigError: no key or no value, a key or a value that stands there twice, a key with an option of its own.
+        ConfigError: no key or no value, a key or a value that stands there twice, a key with an option of its own,
+            several values of a key that changes what is measured.
     """
     axes: dict[str, Axis] = {}
     for pair in pairs:
@@ -89,6 +91,11 @@ def parse_axes(pairs: Sequence[str]) -> tuple[Axis, ...]:
             raise ConfigError(f"--set {pair}: {key} stands there twice; list its values in one --set")
         if twice := next((value for value in values if values.count(value) > 1), None):
             raise ConfigError(f"--set {pair}: {twice} stands there twice")
+        if len(values) > 1 and key.partition(".")[0] in _SHARED and key != "data.split":
+            raise ConfigError(
+                f"--set {pair}: rows of one table are of the same data and people; one value a sweep, each with its "
+                "own --out"
+            )
         axes[key] = Axis(key, values)
     return tuple(axes.values())
 
@@ -126,13 +133,17 @@ def planned(grid: Grid) -> tuple[Planned, ...]:
         for epsilon in grid.epsilons
         for seed in grid.seeds
     ]
-    seen: dict[str, Planned] = {}
+    names, known = set[str](), dict[str, str]()
     for run in runs:
         if run.config.engine != "inprocess":
             raise ConfigError(f'engine = "{run.config.engine}": a run of a sweep is one process; leave it "inprocess"')
-        if run.name in seen:
+        if run.name in names:
             raise ConfigError(f"two runs would be called {run.name}: name presets and files that differ in their names")
-        seen[run.name] = run
+        written = run.config.model_dump_json()
+        if same := known.get(written):
+            raise ConfigError(f"{same} and {run.name} are the same run, spelt differently; name one of them")
+        names.add(run.name)
+        known[written] = run.name
     return tuple(runs)
 
 

@@ -60,7 +60,7 @@ def _lines(rows: Sequence[Row], on: str) -> list[list[str]]:
             _no_dp(row.epsilon),
             "no DP" if row.claim.epsilon is None else upper(row.claim.epsilon),
             *(cell(row.metrics.get(on, {}).get(metric)) for metric in METRICS),
-            str(len(row.seeds)),
+            str(len(row.seeds)) if on in row.metrics else "—",
         ]
         for row in rows
     ]
@@ -135,7 +135,9 @@ def stem(section: Section, on: str) -> str:
 def _alternative(section: Section, on: str) -> str:
     """The plot in words, for people who do not see it."""
     means = ", ".join(
-        f"{row.name} ({_no_dp(row.epsilon)}) {cell(row.metrics[on]['recall@20'])}" for row in section.rows
+        f"{row.name} ({_no_dp(row.epsilon)}) {cell(row.metrics[on]['recall@20'])}"
+        for row in section.rows
+        if on in row.metrics
     )
     return f"recall@20, ndcg@10 and coverage@20 against epsilon; recall@20: {means}"
 

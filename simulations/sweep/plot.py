@@ -7,6 +7,7 @@ its own for every line, the same data give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,11 +20,12 @@ _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")  # eight and seven: 5
 MOST_LINES: Final = len(_COLOURS) * len(_MARKERS)
 _FLAT: Final = ("popularity", "EASE")
 _APART: Final = 0.035  # between the lines at one epsilon, in doublings: whiskers must not hide one another
+_SPREAD: Final = 0.6  # of the way to the next epsilon, all lines of one together at most
 
 
-def drawn(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Which of our lines are drawn: as many as can be told apart."""
-    return tuple(dict.fromkeys(row.name for row in rows if row.name.startswith(OURS)))[:MOST_LINES]
+def settings(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Our lines; the first ``MOST_LINES`` are drawn: as many as can be told apart."""
+    return tuple(dict.fromkeys(row.name for row in rows if row.name.startswith(OURS)))
 
 
 def style(number: int) -> Style:
@@ -40,7 +42,7 @@ def draw(rows: Sequence[Row], on: str, title: str, stem: Path) -> None:
         title: over the picture.
         stem: without ending; its folder is there.
     """
-    names = drawn(rows)
+    names = settings(rows)[:MOST_LINES]
     deep = 1 + len(names) // 3  # rows of the legend
 
     def panels(figure: Any) -> None:  # noqa: ANN401 - of a library imported late
@@ -60,9 +62,11 @@ def _panel(axes: Any, rows: Sequence[Row], names: Sequence[str], on: str, metric
     places = sorted((place(epsilon, asked), epsilon) for epsilon in asked if epsilon is not None)
     right = place(None, asked) if None in asked else places[-1][0]
     left = places[0][0] if places else right
+    near = min((later - earlier for (earlier, _), (later, _) in pairwise(places)), default=1.0)
+    apart = min(_APART, _SPREAD * min(near, 1.0) / max(1, len(names)))
     top = 0.0
     for number, name in enumerate(names):
-        shift = _APART * (number - (len(names) - 1) / 2)
+        shift = apart * (number - (len(names) - 1) / 2)
         top = max(top, _line(axes, [row for row in ours if row.name == name], asked, metric, on, style(number), shift))
     for row in rows:
         if row.name in _FLAT and on in row.metrics:

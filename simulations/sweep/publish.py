@@ -14,7 +14,7 @@ from simulations.frontier.page import Circumstances
 from simulations.frontier.rows import Row
 from simulations.sweep.grid import Grid
 from simulations.sweep.page import DRAWN, command, page, stem
-from simulations.sweep.plot import MOST_LINES, draw, drawn
+from simulations.sweep.plot import MOST_LINES, draw, settings
 from simulations.sweep.rows import TABLES, to_csv, to_json
 from simulations.sweep.runs import Answer
 
@@ -64,5 +64,5 @@ def _undrawn(answer: Answer) -> list[str]:
     return [
         f"{section.name}: the plots show the first {MOST_LINES} settings only; the tables hold all of them."
         for section in answer.sections
-        if len(drawn(section.rows)) == MOST_LINES
+        if len(settings(section.rows)) > MOST_LINES
     ]

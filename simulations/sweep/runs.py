@@ -12,6 +12,7 @@ from server.job import check_promise
 from server.resuming import alone
 from shared.errors import RunError
 from shared.files import write_atomically
+from simulations.baselines.run import LARGEST_DENSE
 from simulations.frontier.rows import METRICS, VALID, Outcome, collect
 from simulations.frontier.runs import RUNS, check_run, digest, finished, outcome_of, remarks_of, stamp_of
 from simulations.report.wording import duration
@@ -86,6 +87,12 @@ def answer(
     sections = [
         Section(run.config.preset, run.config.data.split, collect([*found.get(place, []), *beside[place]]))
         for place, run in {_place(run): run for run in runs}.items()
+    ]
+    remarks += [
+        f"{section.name}: {row.name} is not fitted to more than {LARGEST_DENSE:,} items; its row is empty."
+        for section in sections
+        for row in section.rows
+        if not row.metrics
     ]
     return Answer(tuple(sections), tuple(remarks), tuple(Failure(name, why) for name, why in failures.items()))
 

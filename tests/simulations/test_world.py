@@ -88,6 +88,29 @@ def test_data_that_no_split_can_use_is_refused(tiny, tmp_path):
         load_world(tiny(f'data.name="{folder}"'), tmp_path / "cache", None, silent)
 
 
+@pytest.mark.parametrize("sets", [["data.rows=2"], ["data.rows=4", "evaluation.users=1"]])
+def test_a_run_that_would_measure_nothing_is_refused_before_texts_are_read(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.world.build_catalogue", None)
+    config = resolve("large", sets=["data.users=30", "cohort.size=10", "data.items=100", *sets])
+    with pytest.raises(ConfigError, match="has enough history for split 'ts'"):
+        load_world(config, tmp_path, None, silent)
+
+
+def test_a_generated_world_is_itself_whoever_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("simulations.world.FITTED", 40)
+    sets = ["data.users=90", "cohort.size=10", "data.items=300", "evaluation.users=12"]
+    world = load_world(resolve("large", sets=sets), tmp_path, None, silent)
+    assert (len(world.users), len(world.histories), len(world.asked)) == (90, 90, 12)
+    assert set(world.asked_names) | set(map(str, range(1, 41))) == set(world.dataset.users)
+    for place, name in enumerate(world.dataset.users):
+        user, own = int(name) - 1, world.dataset.user == place
+        np.testing.assert_array_equal(world.histories[user].item, world.dataset.item[own & ~world.split.test])
+        liked = world.dataset.kind != NOT_INTERESTED
+        np.testing.assert_array_equal(world.test[user], world.dataset.item[own & world.split.test & liked])
+    rows = judged(world)
+    assert set(world.dataset.user[rows.test | rows.valid]) <= set(range(12))
+
+
 def test_a_sample_of_users_is_asked_and_the_yardsticks_with_them(tiny, tmp_path):
     world = load_world(tiny("evaluation.users=5"), tmp_path / "cache", None, silent)
     assert len(world.asked) == len(set(world.asked.tolist())) == 5
@@ -101,6 +124,25 @@ def test_a_sample_of_users_is_asked_and_the_yardsticks_with_them(tiny, tmp_path)
     assert (split.train == world.split.train).all()
     everybody = load_world(tiny(), tmp_path / "cache", None, silent)
     assert everybody.asked.tolist() == list(range(24))
+
+
+@pytest.mark.parametrize(("on", "parts"), [("valid", ["train"]), ("test", ["train", "valid"])])
+def test_how_popular_an_item_is_does_not_depend_on_who_is_asked(on, parts, tiny, tmp_path, monkeypatch):
+    from server.job import initial_state
+    from shared.config import first_policy
+    from simulations.run import job_of
+
+    config, told = tiny("evaluation.users=3"), []
+    world = load_world(config, tmp_path / "cache", None, silent)
+    job = job_of(config, world, "x")
+    state, policy = initial_state(job, np.random.default_rng(0)), first_policy(config.policy)
+    monkeypatch.setattr("simulations.world.novelty", lambda _shown, *known: told.append(known) or 0.0)
+    prior, rngs = np.zeros(job.encoder.buckets, np.float32), [np.random.default_rng(0)] * 3
+    oracle(world, job.encoder, state.parameters, prior, policy, NO_RULES, rngs, on=on)
+    ((popularity, users),) = told
+    kept = np.logical_or.reduce([getattr(world.split, part) for part in parts])
+    np.testing.assert_array_equal(popularity, np.bincount(world.dataset.item[kept], minlength=job.items))
+    assert users == 24
 
 
 def test_what_the_oracle_says_of_a_sample_is_the_mean_over_its_users(tiny, tmp_path):

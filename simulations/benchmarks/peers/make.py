@@ -7,8 +7,6 @@ their script runs in this environment.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from shared.errors import FetchError, RunError
-from simulations.benchmarks.measure import THREADS
+from shared.errors import FetchError
+from simulations.benchmarks.measure import figures_of
 
 Say = Callable[[str], None]
 HERE: Final = Path(__file__).parent
@@ -27,7 +25,7 @@ REQUIREMENTS: Final = HERE / "pfl.txt"
 SHARED: Final = ("models.py", "task.py", "pfl_updates.py")  # what pfl's environment is given of this program
 _PACKAGE: Final = "simulations/benchmarks/peers"
 _READY: Final = "ready"
-_LIMIT_SECONDS: Final = 1800
+_LIMIT_SECONDS: Final = 1800  # for one call of pip, or one measurement of a peer
 
 
 def pfl_environment(cache: Path, say: Say) -> Path:
@@ -111,14 +109,5 @@ def run_script(command: list[str], code: Path) -> dict[str, Any]:
         RunError: it failed; with its last words.
     """
     flower = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run(  # noqa: S603 - scripts of this program
-        command,
-        env={**os.environ, **dict.fromkeys(THREADS, "1"), **flower, "PYTHONPATH": str(code)},
-        cwd=code,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RunError(f"the peer's script ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    environment = {**flower, "PYTHONPATH": str(code)}
+    return figures_of("the peer's script", command, environment, folder=code, limit=_LIMIT_SECONDS)

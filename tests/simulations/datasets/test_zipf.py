@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -106,6 +115,59 @@ def test_an_interrupted_writing_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         archives.write_archive(tmp_path / "some.arrow", parts())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_written_over(made, tmp_path):
+    script = "import sys; from simulations.datasets import archive, zipf\n"
+    script += "def parts():\n    yield from zipf._parts(zipf.Sizes(20, 200, 20, 0, 'ts'))\n"
+    script += "    print('begun', flush=True); sys.stdin.read()\n"
+    script += "archive.write_archive(__import__('pathlib').Path(sys.argv[1]), parts())"
+    path = tmp_path / "killed" / "some.arrow"
+    path.parent.mkdir()
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(list(path.parent.iterdir())) == 1
+    archives.write_archive(path, zipf._parts(SIZES))
+    assert list(path.parent.iterdir()) == [path]
+    np.testing.assert_array_equal(Archive(path).rows(7)["item"], made.rows(7)["item"])
+
+
+def test_two_who_want_the_same_data_make_it_once(tmp_path, monkeypatch):
+    made = []
+
+    def slowly(sizes, parts=zipf._parts):
+        made.append(sizes)
+        time.sleep(0.2)
+        return parts(sizes)
+
+    monkeypatch.setattr(zipf, "_parts", slowly)
+    both = [threading.Thread(target=zipf_archive, args=(SIZES, tmp_path, silent)) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert made == [SIZES]
+
+
+def test_other_code_makes_other_data_in_place_of_the_older(made, tmp_path, monkeypatch):
+    other = zipf_archive(Sizes(50, 3000, 20, 4, "ts"), tmp_path, silent)
+    before = set((tmp_path / "zipf").glob("*.arrow"))
+    monkeypatch.setattr(zipf, "code_of", lambda *_modules: [b"changed"])
+    zipf_archive(SIZES, tmp_path, silent)
+    after = set((tmp_path / "zipf").glob("*.arrow"))
+    assert (len(before), len(after), len(before & after)) == (2, 2, 1)
+    assert (made.users, other.users) == (250, 50)
+    assert len(made.rows(249)["item"])  # whoever has the older one open reads on
+
+
+def test_the_key_covers_every_module_that_makes_data():
+    tree = ast.parse(Path(zipf.__file__).read_text(encoding="utf-8"))
+    used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    own = {module for module in used if module.split(".")[0] in {"client", "shared", "simulations"}}
+    assert own - {"shared.kept", "simulations.download"} < set(zipf._CODE)
 
 
 @pytest.mark.parametrize("content", [b"", b"no arrow file", b"ARROW1\0\0" * 50])
