@@ -68,14 +68,14 @@ Each is refused before anything starts, with a sentence that names the key:
 - `privacy.participations = "rounds"` means: as often as the schedule asks a client, `ceil(rounds * cohort / clients)`.
 - `cohort.size` lies between 1 and the number of clients.
 - `policy.weights` and `policy.similarity` name every feature group (similarity: all but `popularity`).
-- Clients times grid steps plus noise must fit 32 bits; the error says which release does not.
+- Users of a cohort times grid steps plus noise must fit 32 bits; the error says which release does not.
 
 ## Environment
 
 | variable | meaning |
 |---|---|
 | `FEDRECALL_TOKEN` | `fedrecall-server`: the operator's token; a file is given by `--token-file` |
-| `FEDRECALL_CACHE` | where downloads and text vectors are kept; default `fedrecall` in the user's cache folder |
+| `FEDRECALL_CACHE` | [the cache](performance.md#start); default `fedrecall` in the user's cache folder |
 | `FEDRECALL_HOME` | under `flwr run`: the folder that `fedrecall-sim prepare` wrote |
 """
 

@@ -28,7 +28,7 @@ from shared.privacy.ledger import Receipt
 from shared.privacy.plan import RELEASES, Claims, PrivacyPlan, Release, claims
 
 Stopped = Literal["finished", "budget exhausted", "no quorum", "no contexts"]
-Used = dict[str, dict[Release, int]]  # client -> kind -> intents that the server knows of
+Used = Mapping[Release, Mapping[str, int]]  # kind -> client -> intents that the server knows of; zeros are left out
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class State:
         prior: log private popularity.
         policy: in force for the next round.
         controller: the controller's memory.
-        used: participations charged so far, by client.
+        used: participations charged so far, by kind of release and client.
         failures: rounds in a row without a quorum.
         updates: client updates that went into the model.
         ledgers: lines of each ledger at this point, by name.
@@ -108,7 +108,7 @@ def save_state(state: State, path: Path) -> None:
         "step": state.optimizer.step,
         "policy": policy_to_dict(state.policy),
         "controller": memory_to_dict(state.controller),
-        "used": _used_to_list(state.used),
+        "used": _used_to_lists(state.used),
         "failures": state.failures,
         "updates": state.updates,
         "ledgers": state.ledgers,
@@ -174,11 +174,10 @@ def load_state(path: Path) -> State:
 
 def charge(state: State, clients: list[str], release: Release) -> State:
     """The state after ``clients`` were asked for one release of a kind: the server charges when it asks."""
-    used = dict(state.used)
-    for client in clients:
-        kinds = used.get(client, {})
-        used[client] = {**kinds, release: kinds.get(release, 0) + 1}
-    return replace(state, used=used, exchanges={**state.exchanges, release: state.exchanges.get(release, 0) + 1})
+    before = used_by(state, release)
+    counts = {**before, **{client: before.get(client, 0) + 1 for client in clients}}
+    exchanges = {**state.exchanges, release: state.exchanges.get(release, 0) + 1}
+    return replace(state, used={**state.used, release: counts}, exchanges=exchanges)
 
 
 def claims_so_far(plan: PrivacyPlan, state: State) -> tuple[Claims, dict[Release, int]]:
@@ -191,24 +190,26 @@ def claims_so_far(plan: PrivacyPlan, state: State) -> tuple[Claims, dict[Release
     return (replace(spent, recipients_amplified=None) if state.aborted else spent), most
 
 
-def used_by(state: State, release: Release) -> dict[str, int]:
-    """Participations charged so far for one kind of release, by client; who was never asked is not in it."""
-    return {client: kinds.get(release, 0) for client, kinds in state.used.items()}
+def used_by(state: State, release: Release) -> Mapping[str, int]:
+    """Participations charged so far for one kind of release, by client; who was never asked for it is not in it."""
+    return state.used.get(release, {})
 
 
-def _used_to_list(used: Used) -> list[dict[str, Any]]:
-    """Clients that were asked for the same, as one entry: there are few sorts of them, however many clients."""
-    sorts: dict[tuple[tuple[Release, int], ...], list[str]] = {}
-    for client, kinds in used.items():
-        sorts.setdefault(tuple(sorted(kinds.items())), []).append(client)
-    return [{"asked": dict(kinds), "clients": sorted(clients)} for kinds, clients in sorted(sorts.items())]
+def _used_to_lists(used: Used) -> dict[Release, dict[int, list[str]]]:
+    """Clients that were asked as often, as one entry: there are few such numbers, however many clients."""
+    lists: dict[Release, dict[int, list[str]]] = {}
+    for kind, counts in used.items():
+        for client, count in sorted(counts.items()):
+            lists.setdefault(kind, {}).setdefault(count, []).append(client)
+    return lists
 
 
-def _used_from(raw: list[dict[str, Any]] | Used) -> Used:
-    """Inverse of :func:`_used_to_list`; older checkpoints have an entry for each client."""
-    if isinstance(raw, dict):
-        return raw
-    return {client: dict(sort["asked"]) for sort in raw for client in sort["clients"]}
+def _used_from(lists: Mapping[Release, Mapping[str, list[str]]]) -> Used:
+    """Inverse of :func:`_used_to_lists`, whose numbers JSON makes text."""
+    return {
+        kind: {client: int(count) for count, clients in sorts.items() for client in clients}
+        for kind, sorts in lists.items()
+    }
 
 
 def _activity(raw: list[int]) -> tuple[int, int]:

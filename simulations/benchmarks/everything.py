@@ -68,7 +68,7 @@ def measure(say: Say, every: Mapping[str, Part]) -> dict[str, Any]:
         try:
             out[name] = part.measure(partial(_tell, say, name))
         except KeyboardInterrupt:
-            return out | dict.fromkeys([*every][number - 1 :], {FAILED: "interrupted"})
+            return out | {left: {FAILED: "interrupted"} for left in [*every][number - 1 :]}
         except Exception as error:  # noqa: BLE001 - whatever it is, the figures taken so far are worth minutes
             why = str(error) if isinstance(error, FedrecallError) else f"{type(error).__name__}: {error}"
             out[name] = {FAILED: why}

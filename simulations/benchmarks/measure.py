@@ -192,7 +192,7 @@ def figures_of(
         raise RunError(f"{whose} ended with {done.returncode}: {last[:300]}")
     try:
         return dict(json.loads(done.stdout.splitlines()[-1]))
-    except (ValueError, IndexError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise RunError(f"{whose} printed no figures, but {done.stdout[-100:]!r}") from error
 
 

@@ -48,7 +48,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        items: sizes of the catalogue; a million takes half an hour, most of it the peers' graphs.
+        items: sizes of the catalogue; a million takes long, most of it the peers' graphs.
         people: who ask, one after another.
         repeats: how often all of them do.
     """

@@ -47,7 +47,10 @@ def _rows(result: dict[str, Any]) -> Table:
 
 
 def _peers(result: dict[str, Any]) -> Table:
-    versions = dict(pair for row in result["rows"] for peer in row["peers"].values() for pair in _versions(peer))
+    versions: dict[str, str] = {}
+    for row in result["rows"]:
+        for found in row["peers"].values():
+            versions |= found.get("versions", {})
     caption = ", ".join(f"{name} {version}" for name, version in versions.items())
     table = Table("encoder", title="Peers, the same model, data and steps", caption=caption, box=SIMPLE)
     for name in ("parameters", "steps"):
@@ -59,10 +62,6 @@ def _peers(result: dict[str, Any]) -> Table:
         for peer, found in row["peers"].items():
             table.add_row(*_name(row), peer, *_found(found))
     return table
-
-
-def _versions(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [*found.get("versions", {}).items()]
 
 
 def _found(found: dict[str, Any]) -> tuple[str, ...]:

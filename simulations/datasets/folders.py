@@ -5,7 +5,7 @@
 
 Only ``user`` and ``item``, ``id`` and ``text`` are needed. Other names are given as a column map, ours -> theirs:
 ``{"user": "customer", "item": "sku", "text": "description"}``. Several categories in one CSV field are separated by
-``|``.
+``|``. Everything is read into memory: for a population that does not fit there are generated data alone.
 """
 
 from __future__ import annotations

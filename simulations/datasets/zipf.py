@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.errors import DataError
 from shared.history import DAY, KINDS
 from shared.kept import code_of, key_of
 from simulations.datasets.archive import TEST, TRAIN, VALID, Archive, Rows, write_archive
@@ -92,20 +93,24 @@ def zipf_archive(sizes: Sizes, cache: Path, say: Say) -> Archive:
     Processes that want the same file wait for the first of them.
 
     Raises:
-        DataError: the kept file is broken.
-        OSError: the disk refuses.
+        DataError: the kept file is broken, or none can be written.
     """
     name = f"u{sizes.users}-i{sizes.items}-r{sizes.rows}-s{sizes.seed}-{sizes.split}"
     path = cache / "zipf" / f"{name}-{key_of(code_of(*_CODE))[:16]}.arrow"
     if not path.exists():
         say(f"generating {sizes.users:,} users and {sizes.items:,} items, once; kept in {path.parent}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f".{name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
-                write_archive(path, _parts(sizes))
-                for older in set(path.parent.glob(f"{name}-*.arrow")) - {path}:
-                    older.unlink()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.with_name(f".{name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    write_archive(path, _parts(sizes))
+                    for older in set(path.parent.glob(f"{name}-*.arrow")) - {path}:
+                        older.unlink()
+        except OSError as error:
+            raise DataError(
+                f"{path.parent}: cannot be written ({error.strerror}); make room, or set FEDRECALL_CACHE"
+            ) from error
     return Archive(path)
 
 

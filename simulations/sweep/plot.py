@@ -19,8 +19,8 @@ _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4
 _MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")  # eight and seven: 56 lines before two look alike
 MOST_LINES: Final = len(_COLOURS) * len(_MARKERS)
 _FLAT: Final = ("popularity", "EASE")
-_APART: Final = 0.035  # between the lines at one epsilon, in doublings: whiskers must not hide one another
-_SPREAD: Final = 0.6  # of the way to the next epsilon, all lines of one together at most
+_APART: Final = 0.035  # doublings between two lines at one epsilon: whiskers must not hide one another
+_SPREAD: Final = 0.6  # of the way to the next epsilon, for all lines at one together
 
 
 def settings(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -31,6 +31,17 @@ def settings(rows: Sequence[Row]) -> tuple[str, ...]:
 def style(number: int) -> Style:
     """How our line of this number is drawn."""
     return Style(_COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)], "-")
+
+
+def apart(lines: int, places: Sequence[float]) -> float:
+    """Doublings between neighbouring lines at one epsilon, whose place they stay near.
+
+    Args:
+        lines: how many are drawn.
+        places: of the epsilons, ascending.
+    """
+    near = min((later - earlier for earlier, later in pairwise(places)), default=1.0)
+    return min(_APART, _SPREAD * min(near, 1.0) / max(lines, 1))
 
 
 def draw(rows: Sequence[Row], on: str, title: str, stem: Path) -> None:
@@ -62,11 +73,10 @@ def _panel(axes: Any, rows: Sequence[Row], names: Sequence[str], on: str, metric
     places = sorted((place(epsilon, asked), epsilon) for epsilon in asked if epsilon is not None)
     right = place(None, asked) if None in asked else places[-1][0]
     left = places[0][0] if places else right
-    near = min((later - earlier for (earlier, _), (later, _) in pairwise(places)), default=1.0)
-    apart = min(_APART, _SPREAD * min(near, 1.0) / max(1, len(names)))
+    step = apart(len(names), [where for where, _ in places])
     top = 0.0
     for number, name in enumerate(names):
-        shift = apart * (number - (len(names) - 1) / 2)
+        shift = step * (number - (len(names) - 1) / 2)
         top = max(top, _line(axes, [row for row in ours if row.name == name], asked, metric, on, style(number), shift))
     for row in rows:
         if row.name in _FLAT and on in row.metrics:

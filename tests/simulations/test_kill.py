@@ -231,7 +231,7 @@ def check_budget(folder: Path, job) -> None:
         for event in of("intent", events(folder / SERVER_LEDGER))
         for client in event["cohort"]
     )
-    assert {(c, kind): n for c, kinds in state.used.items() for kind, n in kinds.items()} == charged
+    assert {(c, kind): n for kind, counts in state.used.items() for c, n in counts.items()} == charged
     for kind in RELEASES:
         assert max((n for (_, k), n in charged.items() if k == kind), default=0) <= job.plan.full()[kind]
     most = {kind: max((n for (_, k), n in charged.items() if k == kind), default=0) for kind in RELEASES}

@@ -57,15 +57,15 @@ def test_what_was_asked_after_the_checkpoint_is_charged_and_counts_as_a_try(stat
     path = ledger(
         intent(1, "1", "2"), intent(2, "1", "3"), intent(2, "1", "3", attempt=2), intent(2, "3", kind="measurement")
     )
-    state = replace(state, round=1, used={"1": {"update": 1}, "2": {"update": 1}}, ledgers={SERVER_LEDGER: 2})
+    state = replace(state, round=1, used={"update": {"1": 1, "2": 1}}, ledgers={SERVER_LEDGER: 2})
     after, attempts = caught_up(state, path)
-    assert after.used == {"1": {"update": 3}, "2": {"update": 1}, "3": {"update": 2, "measurement": 1}}
+    assert after.used == {"update": {"1": 3, "2": 1, "3": 2}, "measurement": {"3": 1}}
     assert attempts == {(2, "update"): 2, (2, "measurement"): 1}
 
 
 def test_without_a_checkpoint_all_of_the_ledger_counts(state, ledger):
     after, attempts = caught_up(state, ledger(intent(0, "1", kind="statistics"), intent(1, "1")))
-    assert after.used == {"1": {"statistics": 1, "update": 1}}
+    assert after.used == {"statistics": {"1": 1}, "update": {"1": 1}}
     assert attempts == {(0, "statistics"): 1, (1, "update"): 1}
 
 

@@ -62,6 +62,25 @@ def test_what_fails_says_why_and_stops_no_other():
     }
 
 
+def breaks(_say):
+    raise KeyError("peak")
+
+
+def interrupted(_say):
+    raise KeyboardInterrupt
+
+
+def test_an_error_that_nobody_foresaw_stops_no_other_either():
+    result = everything.measure(lambda _: None, {"first": Part(breaks, shown), "second": Part(works, shown)})
+    assert result == {"first": {"failed": "KeyError: 'peak'"}, "second": {"seconds": 1.5}}
+
+
+def test_ctrl_c_keeps_what_was_measured_and_measures_no_more():
+    every = {"first": Part(works, shown), "second": Part(interrupted, shown), "third": Part(works, shown)}
+    stopped = {"failed": "interrupted"}
+    assert everything.measure(lambda _: None, every) == {"first": {"seconds": 1.5}, "second": stopped, "third": stopped}
+
+
 def test_the_command_prints_one_json(every):
     done = CliRunner().invoke(bench_app, ["all", "--json", "--peers"])
     assert json.loads(done.output) == {"first": {"seconds": 1.5}, "second": {"seconds": 1.5}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import numpy as np
@@ -42,6 +43,29 @@ def test_a_child_has_one_thread_and_its_last_line_is_the_result(module):
 def test_a_child_that_fails_is_an_error_with_its_last_words(module):
     with pytest.raises(RunError, match="ended with 3: too little room"):
         measure.in_child(module("import sys\nsys.stderr.write('too little room')\nsys.exit(3)\n"))
+
+
+def test_a_failure_is_its_last_line_and_not_a_traceback(module):
+    with pytest.raises(RunError, match=r"ended with 1: ValueError: too wide$"):
+        measure.in_child(module("raise ValueError('too wide')"))
+
+
+@pytest.mark.parametrize("text", ["", "print('no figures')", "print(3)"])
+def test_a_child_without_figures_is_an_error(module, text):
+    with pytest.raises(RunError, match="printed no figures"):
+        measure.in_child(module(text))
+
+
+def test_a_process_that_cannot_be_started_or_does_not_end_is_an_error(tmp_path):
+    with pytest.raises(RunError, match="the peer cannot be started"):
+        measure.figures_of("the peer", [str(tmp_path / "python")])
+    with pytest.raises(RunError, match="did not end within 0 seconds"):
+        measure.figures_of("the peer", [sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
+
+
+def test_a_package_that_is_not_installed_stands_there_as_such():
+    found = measure.machine("numpy", "no-such-package").packages
+    assert found == {"numpy": np.__version__, "no-such-package": "not installed"}
 
 
 def test_a_peak_is_never_below_what_is_held():

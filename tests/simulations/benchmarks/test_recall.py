@@ -133,7 +133,7 @@ def test_a_person_reads_every_row_the_whole_list_and_the_machine(result):
     recall_table.show(told, console)
     text = console.export_text()
     assert all(name in text for name in rows_by_name(told))
-    for words in ("not measured: faiss-cpu", "whole list of 20", "load average", "1,000 items"):
+    for words in ("usearch 2.", "not measured: faiss-cpu", "whole list of 20", "load average", "1,000 items"):
         assert words in text
 
 

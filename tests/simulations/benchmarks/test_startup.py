@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
+from shared.errors import RunError
 from simulations.benchmarks import startup
 from simulations.benchmarks.startup import PROGRAMS, commands
 
@@ -54,5 +55,5 @@ def test_the_measured_process_stops_at_the_first_task(monkeypatch, tiny_data, tm
 
 
 def test_a_command_that_fails_is_no_figure():
-    with pytest.raises(Exception, match="returned non-zero exit status"):
+    with pytest.raises(RunError, match=r"python -m simulations\.cli no-such-command --help ended with 2"):
         startup._help_taken("simulations.cli", ("no-such-command",))

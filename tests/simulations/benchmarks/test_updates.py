@@ -131,6 +131,7 @@ def test_a_row_is_ours_beside_the_bound_and_both_peers(quick, monkeypatch):
     assert [bar["bar"] for bar in result["bars"]] == [">= 20", ">= 50"]
     assert [line["parameters"] for line in result["calibration"]] == [310, 310]
     assert "Peers" in shown(result)
+    assert "peer 1" in shown(result)  # its version
 
 
 def test_a_peer_with_another_sum_is_an_error_and_no_figure(quick, monkeypatch):

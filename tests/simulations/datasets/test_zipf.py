@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import signal
 import subprocess
@@ -135,6 +136,17 @@ def test_what_a_killed_process_left_is_written_over(made, tmp_path):
     np.testing.assert_array_equal(Archive(path).rows(7)["item"], made.rows(7)["item"])
 
 
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_but_the_lock(tmp_path, monkeypatch):
+    def full(sizes, parts=zipf._parts):
+        yield next(parts(sizes))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zipf, "_parts", full)
+    with pytest.raises(DataError, match=r"zipf: cannot be written \(No space left on device\)"):
+        zipf_archive(SIZES, tmp_path, silent)
+    assert [path.suffix for path in (tmp_path / "zipf").iterdir()] == [".lock"]
+
+
 def test_two_who_want_the_same_data_make_it_once(tmp_path, monkeypatch):
     made = []
 
@@ -167,7 +179,7 @@ def test_the_key_covers_every_module_that_makes_data():
     tree = ast.parse(Path(zipf.__file__).read_text(encoding="utf-8"))
     used = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {module for module in used if module.split(".")[0] in {"client", "shared", "simulations"}}
-    assert own - {"shared.kept", "simulations.download"} < set(zipf._CODE)
+    assert own - {"shared.errors", "shared.kept", "simulations.download"} < set(zipf._CODE)
 
 
 @pytest.mark.parametrize("content", [b"", b"no arrow file", b"ARROW1\0\0" * 50])

@@ -60,7 +60,7 @@ def finished(out):
     [
         (("--seeds", "two"), ConfigError),
         (("--epsilons", "0"), ConfigError),
-        (("--presets", "nowhere"), ConfigError),
+        (("--presets", "ml-100k"), ConfigError),  # beside one without an option
         (("--set", "policy.k=10,ten"), ConfigError),
     ],
 )

@@ -44,6 +44,21 @@ def test_one_failure_leaves_the_others_and_is_the_last_thing_that_was_said(pool,
     assert (tmp_path / "also-good.log").read_text() == "hello\n"
 
 
+def test_a_run_that_cannot_be_begun_leaves_the_others(pool, tmp_path):
+    (tmp_path / "bad.log").mkdir()
+    found = pool({"bad": "", "good": ""}, jobs=1)
+    assert found["good"] is None
+    assert found["bad"] == f"cannot be begun ({tmp_path / 'bad.log'}: Is a directory)"
+    assert pool.begun == ["good"]
+
+
+def test_a_node_that_cannot_begin_a_run_says_why(tmp_path):
+    order = order_of(tmp_path / "run", "")
+    (tmp_path / dispatch.SEEN).write_text("word")
+    log_of(order).mkdir()
+    assert "Is a directory" in dispatch._on_node(order, "word", dispatch.digest(dispatch.RUNS))
+
+
 @pytest.mark.parametrize(
     ("script", "why"),
     [

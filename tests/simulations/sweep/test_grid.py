@@ -71,6 +71,9 @@ def test_what_was_listed_is_read(values):
         (["policy.k=1", "policy.k=2"], "list its values in one --set"),
         (["seed=1,2"], "name them with --seeds"),
         (["privacy.epsilon=1"], "name them with --epsilons"),
+        (["evaluation.users=5,all"], "same data and people"),
+        (["data.items=100,200"], "same data and people"),
+        (['data={split="rs"},{split="ts"}'], "same data and people"),
     ],
 )
 def test_a_set_that_cannot_be_is_one_sentence(pairs, sentence):
@@ -86,6 +89,7 @@ def test_a_set_that_cannot_be_is_one_sentence(pairs, sentence):
         (grid("policy.k=10,ten"), "policy.k"),
         (grid(sources=("nowhere",)), "neither a preset"),
         (grid(sources=("synthetic", "synthetic")), "two runs would be called"),
+        (grid("privacy.delta=1e-3,0.001"), "delta=1e-3-epsilon-none-seed-0 and .*=0.001-.* are the same run"),
         (grid(seeds=tuple(range(MOST_RUNS))), "at most"),
     ],
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET  # of a file that this test writes
+from itertools import pairwise
 
 import pytest
 
 from simulations.frontier.rows import BOTH, METRICS, VALID, Claim, Outcome, collect
-from simulations.sweep.plot import MOST_LINES, draw, drawn, style
+from simulations.sweep.plot import MOST_LINES, apart, draw, settings, style
 
 
 def outcome(name, epsilon, seed, value, on=BOTH):
@@ -46,6 +47,13 @@ def test_no_two_lines_look_alike():
     assert len({(style(number).colour, style(number).marker) for number in range(MOST_LINES)}) == MOST_LINES
 
 
-def test_more_lines_than_can_be_told_apart_are_left_out():
-    many = tuple(f"fedrecall, policy.k={k}" for k in range(MOST_LINES + 3))
-    assert drawn(rows((8.0,), many)) == many[:MOST_LINES]
+@pytest.mark.parametrize("lines", [1, 2, 17, MOST_LINES])
+@pytest.mark.parametrize("places", [(), (3.0,), (0.0, 1.0, 5.0), (3.0, 3.2)])
+def test_lines_at_one_epsilon_stay_nearer_to_it_than_to_another(lines, places):
+    near = min([later - earlier for earlier, later in pairwise(places)] + [1.0])
+    assert apart(lines, places) > 0
+    assert apart(lines, places) * (lines - 1) / 2 < near / 2
+
+
+def test_a_line_is_drawn_once_however_many_epsilons_it_has():
+    assert settings(rows((8.0, 1.0))) == ("fedrecall, policy.k=10", "fedrecall, policy.k=20")

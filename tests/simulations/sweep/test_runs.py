@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import tomli_w
 
 from server.resuming import alone
 from shared.errors import ConfigError, RunError
+from simulations.frontier.page import Circumstances
 from simulations.frontier.rows import BOTH, METRICS, TRAIN, VALID, said
 from simulations.sweep.grid import Grid, parse_axes, planned
+from simulations.sweep.page import terminal
+from simulations.sweep.publish import publish
 from simulations.sweep.runs import answer
 
 SETS = ("rounds=2", "model.text_encoder=none", "privacy.delta=1e-3")
@@ -84,6 +88,20 @@ def test_a_second_sweep_runs_what_is_new_alone(sweep):
     assert not any(sentence.startswith("data ") for sentence in sweep.said)  # nor is anything fitted again
     sweep(epsilons=(None, 8.0, 2.0))
     assert {name.partition("-epsilon-")[2] for name in sweep.done} == {"2-seed-0", "2-seed-1"}
+
+
+def test_more_items_than_the_ceiling_is_fitted_to_are_told_where_it_would_stand(sweep, monkeypatch, tmp_path):
+    monkeypatch.setattr("simulations.baselines.run.LARGEST_DENSE", 10)
+    found = sweep()
+    (ease,) = (row for row in found.sections[0].rows if row.name == "EASE")
+    assert (ease.seeds, ease.metrics) == ((0, 1), {})
+    (remark,) = found.remarks
+    assert "EASE is not fitted to more than 10,000 items" in remark
+    assert re.search(r"^EASE +no DP +no DP +— +— +— +—$", terminal(found.sections, found.remarks, ()), re.MULTILINE)
+    grid = Grid(("synthetic",), (), (None, 8.0), (0, 1))
+    result = publish(found, grid, tmp_path / "out", Circumstances("2026-01-01", "a CPU", 2, {}))
+    assert result["sections"][0]["rows"][-1]["name"] == "EASE"
+    assert re.search(r"\| EASE +\| no DP", (tmp_path / "out" / "sweep.md").read_text())
 
 
 def test_a_failure_costs_its_row_a_seed_and_is_tried_again(sweep):
