@@ -15,7 +15,6 @@ is public: no behaviour is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -60,7 +59,6 @@ ROOM: Final = 64  # columns for words that come with later items
 BATCH: Final = 64
 Progress = Callable[[int, int], None]
 Precision = Literal["float32", "bfloat16", "float16"]
-_FORMAT: Final = "fedrecall-text-vectors-1"
 _GROUPS: Final = {"text", "lexical", "category", "compact"}
 _CODE: Final = ("server.adaptation", "server.basis", "shared.recall.quantised", "shared.text_encoder")
 
@@ -337,8 +335,8 @@ def _text_group(texts: Sequence[str], identity: str, reading: Reading) -> NDArra
     if cache is None:
         return _read_anew(texts, reading)
     terms = [list(astuple(ContrastiveTerms()))] if contrastive else []
-    words = json.dumps([_FORMAT, MAX_TOKENS, identity, list(texts), *terms]).encode()
-    path = cache / "vectors" / f"{hashlib.sha256(words).hexdigest()}.npz"
+    words = json.dumps([MAX_TOKENS, identity, list(texts), *terms]).encode()
+    path = cache / "vectors" / f"{key_of(chain(code_of('server.adaptation', 'shared.text_encoder'), [words]))}.npz"
 
     def fits(found: Arrays) -> bool:
         return (

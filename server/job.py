@@ -165,6 +165,7 @@ def make_job(
             update_dimension=encoder.trained,
             profile_dimension=profile,
             trending_dimension=len(catalogue.ids),
+            per_client=users_per_client,
         )
     )
     return Job(

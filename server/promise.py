@@ -46,7 +46,14 @@ def plan_of(config: ServerConfig, parameters: dict[str, int]) -> PrivacyPlan:
         raise ConfigError(f'cohort.size = {size}: must lie between 1 and the {clients} clients, or be "everybody"')
     check_promise(config)
     target = target_of(config, clients, clients * config.service.users_per_client, 1, "deployment")
-    return make_plan(replace(target, update_dimension=parameters["update"], profile_dimension=parameters["profile"]))
+    return make_plan(
+        replace(
+            target,
+            update_dimension=parameters["update"],
+            profile_dimension=parameters["profile"],
+            per_client=config.service.users_per_client,
+        )
+    )
 
 
 def parameters_of(config: ServerConfig, catalogue: Catalogue | None) -> dict[str, int]:

@@ -90,7 +90,7 @@ def measured(
         ``users`` and ``after``: t -> {"users": with anything still to come, "ndcg@10": name -> mean, "gain": name ->
         mean difference to the first arm with its standard error over users}.
     """
-    asked = [user for user in range(len(world.histories)) if _rows(world, user, part).any()]
+    asked = [int(user) for user in world.asked if _rows(world, user, part).any()]
     if len(asked) > users:
         asked = sorted(generator(seed, "adapt").choice(asked, users, replace=False).tolist())
     ages_unknown = barred(shelf.rules, shelf.catalogue.ids, None)
@@ -187,7 +187,8 @@ def _before(world: World, user: int, part: Part) -> History:
 
 def _rows(world: World, user: int, part: Part) -> NDArray[np.bool_]:
     mask: NDArray[np.bool_] = getattr(world.split, part)
-    return np.asarray(mask & (world.dataset.user == user))
+    # A generated data set holds some of the users alone, and numbers them anew.
+    return np.asarray(mask & (world.dataset.user == world.dataset.users.index(world.users[user])))
 
 
 def _events(world: World, user: int, part: Part) -> Iterator[Event]:

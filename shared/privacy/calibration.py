@@ -87,7 +87,8 @@ def make_plan(target: Target) -> PrivacyPlan:
         trending=mechanism("trending", 1.0, 1 << 16),
     )
     clients = target.cohort or target.population
-    check_rounds(plan, clients, math.ceil(max(target.users, target.population) * clients / target.population))
+    users = max(target.users, target.population)
+    check_rounds(plan, clients, min(users, clients * target.per_client) if target.per_client else users)
     return plan
 
 

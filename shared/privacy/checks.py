@@ -36,6 +36,7 @@ WHOLE: Final = (
     "trending_dimension",
     "cohort",
     "users",
+    "per_client",
 )
 
 

@@ -224,7 +224,8 @@ class Target:
         update_participations: K.
         measurement_participations: measurements one client may take part in.
         local_steps: local iterations per update (they matter to the accounting under trust local only).
-        users: units in all, 0 = one a client; delta must be below 1/users, and their sum must fit the modulus.
+        users: units in all, 0 = one a client; delta must be below 1/users.
+        per_client: units of one client at most, 0 = not known; a cohort's sum must fit the modulus.
         sampling: as in :class:`PrivacyPlan`.
         profile_dimension: numbers in the one-off profile release, 0 = none.
         trending_participations: refreshes of what is trending that one client may take part in.
@@ -248,6 +249,7 @@ class Target:
     clip: float
     local_steps: int = 1
     users: int = 0
+    per_client: int = 0
     sampling: float | None = None
     profile_dimension: int = 0
     trending_participations: int = 0

@@ -120,7 +120,7 @@ def new_game(subject: Subject, task: TrainTask, root: int) -> Game:
     users, each is there several times, with items and coins of its own every time.
     """
     rng = generator(root, "imia")
-    users, histories = subject.world.dataset.users, subject.world.histories
+    users, histories = subject.world.users, subject.world.histories
     trials = TRIALS if subject.job.encoder.kind == "linear" else CHANCE_TRIALS
     most = max(20, min(trials, LARGEST // subject.job.encoder.trained))
     able = [n for n, history in enumerate(histories) if len(_seen(history)) >= 2]

@@ -96,6 +96,8 @@ def evaluate(
     seen = data.seen_before_test if on == "test" else data.seen_before_valid
     sums = RankingSums.empty(data.n_items)
     for rows in blocks(data.users, data.n_items):
+        if not relevant[rows].nnz:  # nobody here is asked for anything
+            continue
         block = scores(rows) if callable(scores) else scores[rows]
         ranked = top_k(block, seen[rows].toarray(), RECALL_K)
         sums = sums.merge(RankingSums.of(ranked, relevant[rows].toarray()))

@@ -125,7 +125,7 @@ def on_ray(orders: Orders, address: str, jobs: int | None, begun: Begun) -> Iter
     Args:
         orders, begun: see there.
         address: of the cluster, as ``ray.init`` takes it: "auto", "host:port" or "ray://host:port".
-        jobs: so many at once at most; None = as many as the cluster has cores for.
+        jobs: so many at once at most; None = as many as the cluster has cores.
 
     Raises:
         RunError: there is no cluster at that address.
@@ -162,9 +162,10 @@ def _through(ray: Any, orders: Orders, jobs: int | None, begun: Begun) -> Iterat
     word, code = os.urandom(16).hex(), digest(RUNS)
     for folder in {Path(order.folder).parent for order in orders.values()}:
         write_atomically(folder / SEEN, word.encode())
+    most = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting, live = [*reversed([*orders.items()])], dict[Any, str]()
     while waiting or live:
-        while waiting and (jobs is None or len(live) < jobs):
+        while waiting and len(live) < most:
             name, order = waiting.pop()
             live[task.remote(order, word, code)] = name
             begun(name)

@@ -13,6 +13,7 @@ from simulations.frontier.rows import BOTH, METRICS, VALID, Claim, Epsilon, Row,
 from simulations.report.wording import upper
 from simulations.sweep.grid import Grid
 from simulations.sweep.rows import TABLES, Section, cell
+from simulations.world import FITTED
 
 HEAD: Final = ("", "epsilon", "printed", *METRICS, "seeds")
 DRAWN: Final = (VALID, BOTH)
@@ -149,8 +150,8 @@ def _notes(grid: Grid, private: int) -> list[str]:
             "the best row of a test table reports too much."
         ),
         (
-            "Both yardsticks see every history, in one place. EASE's ridge was chosen on the validation items, so its "
-            "validation row flatters it."
+            f"Both yardsticks see every history, in one place (of data zipf those of {FITTED:,} users and of whoever is "
+            "asked). EASE's ridge was chosen on the validation items, so its validation row flatters it."
         ),
         (
             "An interval tells how far the chance of a run (its start, its cohorts, its noise) moves a number on these "

@@ -431,6 +431,10 @@ def test_a_client_refuses_a_plan_whose_claim_from_coins_is_void(changes, sentenc
         ({"update_dimension": 200_000_000}, "200000000 parameters over all releases make 9.8e.09 noisy numbers"),
         ({"users": 70_000}, "update: 70000 units of 32768 grid steps and their noise overflow 32 bits"),
         (
+            {"population": 3, "smallest_cohort": 2, "cohort": 2, "users": 80_001, "per_client": 40_000, "delta": 1e-6},
+            "update: 80000 units of 32768 grid steps and their noise overflow 32 bits",
+        ),
+        (
             {
                 "update_dimension": 1,
                 "clip": 1.0,
@@ -447,6 +451,13 @@ def test_a_client_refuses_a_plan_whose_claim_from_coins_is_void(changes, sentenc
 def test_a_promise_that_cannot_be_kept_is_refused_with_a_sentence(changes, sentence):
     with pytest.raises(PlanError, match=sentence):
         a_plan(**changes)
+
+
+def test_a_sum_of_a_cohort_fits_where_one_of_everybody_would_not():
+    fits = {"population": 10**6, "smallest_cohort": 800, "cohort": 1000, "users": 10**6, "delta": 1e-7}
+    assert a_plan(**fits, per_client=1).population == 10**6
+    with pytest.raises(PlanError, match="update: 1000000 units"):
+        a_plan(**fits)
 
 
 WHOLE = [f.name for f in fields(Target) if f.type == "int"]
