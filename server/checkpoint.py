@@ -164,7 +164,7 @@ def load_state(path: Path) -> State:
             peak=float(public["peak"]),
             trending=_ids(public.get("trending", [])),  # checkpoints were written before there was any
         )
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError, FedrecallError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, FedrecallError) as error:
         raise RunError(f"{path}: no readable checkpoint ({error})") from error
     first, second = state.optimizer.first.shape, state.optimizer.second.shape
     if first != second or len(first) != 1 or first > state.parameters.shape:

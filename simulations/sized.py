@@ -36,6 +36,7 @@ class Size:
         trust: who adds the noise.
         buckets, rank: of the encoder; their product is the length of an update.
         evaluated: users whom the oracle asks.
+        steps: local iterations.
     """
 
     users: int
@@ -47,6 +48,7 @@ class Size:
     rank: int = 16
     rows: int = 20
     evaluated: int = 100
+    steps: int = 1
 
 
 def measure_size(size: Size, folder: Path, *, cache: Path, say: Say) -> dict[str, float]:
@@ -122,6 +124,7 @@ def _config(size: Size) -> SimulationConfig:
         "model.buckets": size.buckets,
         "model.rank": size.rank,
         "evaluation.users": size.evaluated,
+        "policy.local_iterations": size.steps,
     }
     return resolve("large", sets=[f"{key}={value}" for key, value in sets.items()], seed=SEED)
 

@@ -189,7 +189,7 @@ def figures_of(
         raise RunError(f"{whose} did not end within {limit:,.0f} seconds") from error
     if done.returncode:
         last = next((line.strip() for line in reversed(done.stderr.splitlines()) if line.strip()), "it said nothing")
-        raise RunError(f"{whose} ended with {done.returncode}: {last[:300]}")
+        raise RunError(f"{whose} ended with {done.returncode}: {last[:1000]}")
     try:
         return dict(json.loads(done.stdout.splitlines()[-1]))
     except (ValueError, TypeError, IndexError) as error:

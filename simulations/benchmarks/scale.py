@@ -101,6 +101,8 @@ def measure_scale(
     name = f"a cohort of {big['cohort']:,.0f} of {big['users']:,.0f}"
     bars = [
         bar_of(f"seconds a round, {name}", big["seconds_round"], "<", SECONDS),
+        bar_of(f"seconds of round 0, asked once, {name}", big["seconds_round0"], "<", SECONDS),
+        bar_of(f"seconds of a round that is measured, {name}", big["seconds_measured_round"], "<", SECONDS),
         bar_of(f"peak MB, {name}", big["peak_rss_mb"], "<", MEGABYTES),
         bar_of("exponent of a round's time in the cohort", fits[0].exponent, "<=", LINEAR),
         bar_of(f"times that uplink grows, {_range(by_items, 'items')} items", fits[1].times, "<=", SAME),

@@ -24,11 +24,10 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(_peers(result))
     if result["calibration"]:
         console.print(_calibration(result))
-    if result["whole"]:
-        whole = result["whole"]
+    for whole in result["whole"]:
         console.print(
-            f"From end to end (release path, ledgers, receipts, Grid): {whole['rate']:,.0f} updates a CPU-second, "
-            f"{whole['parameters']:,} parameters, cohort {whole['cohort']}"
+            f"From end to end (release path, ledgers, receipts, Grid): {cell_of(whole['rate'])} updates a CPU-second, "
+            f"{whole['parameters']:,} parameters, local steps: {whole['steps']}, cohort {whole['cohort']}"
         )
     if result["bars"]:
         console.print(bars_table(result["bars"]))

@@ -1,4 +1,4 @@
-"""A run from end to end, in a process of its own: ``python -m simulations.benchmarks.updates_whole ROUNDS``."""
+"""A run from end to end, in a process of its own: ``python -m simulations.benchmarks.updates_whole ROUNDS STEPS``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from simulations.download import cache_folder, silent
 from simulations.sized import Size, measure_size
 
 
-def main(rounds: str) -> None:
-    """1,000 users, cohort 100, 16 x 625 parameters, trust central, sums idealised: JSON on standard output."""
-    size = Size(1000, 625, 100, rounds=int(rounds), trust="central", buckets=625, rank=16, rows=POINTS)
+def main(rounds: str, steps: str) -> None:
+    """1,000 users, cohort 100, 16 x 625 parameters, trust central, sums idealised: JSON on standard output.
+
+    Args:
+        rounds: that are timed.
+        steps: local ones.
+    """
+    size = Size(
+        1000, 625, 100, rounds=int(rounds), trust="central", buckets=625, rank=16, rows=POINTS, steps=int(steps)
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = measure_size(size, Path(folder) / "run", cache=cache_folder(), say=silent)
     sys.stdout.write(json.dumps(found) + "\n")

@@ -138,7 +138,8 @@ def planned(grid: Grid) -> tuple[Planned, ...]:
         if run.config.engine != "inprocess":
             raise ConfigError(f'engine = "{run.config.engine}": a run of a sweep is one process; leave it "inprocess"')
         if run.name in names:
-            raise ConfigError(f"two runs would be called {run.name}: name presets and files that differ in their names")
+            which = "one preset with --data" if grid.data else "presets and files that differ in their names"
+            raise ConfigError(f"two runs would be called {run.name}: name {which}")
         written = run.config.model_dump_json()
         if same := known.get(written):
             raise ConfigError(f"{same} and {run.name} are the same run, spelt differently; name one of them")

@@ -150,7 +150,7 @@ def _notes(grid: Grid, private: int) -> list[str]:
             "the best row of a test table reports too much."
         ),
         (
-            f"Both yardsticks see every history, in one place (of data zipf those of {FITTED:,} users and of whoever is "
+            f"Both yardsticks see every history, in one place (of data zipf those of {FITTED:,} users and whoever is "
             "asked). EASE's ridge was chosen on the validation items, so its validation row flatters it."
         ),
         (

@@ -201,6 +201,14 @@ def test_a_file_of_something_else_is_a_sentence(content, tmp_path):
         load_state(tmp_path / "c")
 
 
+def test_participations_as_they_were_written_before_are_a_sentence(state, tmp_path):
+    """An entry for each sort of clients, as of 2026-11."""
+    earlier = [{"asked": {"update": 3}, "clients": ["1"]}]
+    path = _saved(state, tmp_path / "c", lambda public: public.update(used=earlier))
+    with pytest.raises(RunError, match="no readable checkpoint"):
+        load_state(path)
+
+
 @pytest.mark.parametrize(("first", "second"), [(10, 10), (8, 9), (9, 8)])
 def test_moments_of_another_model_are_refused(state, tmp_path, first, second):
     moments = OptimizerState(1, np.zeros(first, "f4"), np.zeros(second, "f4"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -89,6 +91,7 @@ def test_a_set_that_cannot_be_is_one_sentence(pairs, sentence):
         (grid("policy.k=10,ten"), "policy.k"),
         (grid(sources=("nowhere",)), "neither a preset"),
         (grid(sources=("synthetic", "synthetic")), "two runs would be called"),
+        (replace(grid(sources=("synthetic", "ml-100k")), data=Path("own")), "own-.*: name one preset with --data"),
         (grid("privacy.delta=1e-3,0.001"), "delta=1e-3-epsilon-none-seed-0 and .*=0.001-.* are the same run"),
         (grid(seeds=tuple(range(MOST_RUNS))), "at most"),
     ],

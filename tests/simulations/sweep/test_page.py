@@ -75,6 +75,7 @@ def test_a_search_and_a_sum_of_runs_are_named(sections):
     assert "runs add up" in notes
     assert "Choose settings by the validation table" in notes
     assert "report the chosen one with fresh seeds" in notes
+    assert "of data zipf those of 20,000 users" in notes
     plain = Grid(("synthetic",), (Axis("policy.k", ("10",)),), (8.0,), (0,))
     assert "fresh seeds" not in page(sections, plain, [], [], MADE)
 
