@@ -6,6 +6,7 @@ Private throughout: the only reader is :func:`client.release.release`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -162,11 +163,13 @@ def _measurements(
 ) -> Iterator[NDArray[np.floating]]:
     encoder, layout = task.header.encoder, layout_of(task)
 
+    rngs = [people.rng(user, -task.header.round) for user in users]
+
     def ranked(policy: RecallPolicy) -> Iterator[NDArray[np.int64]]:
-        # The same draws for every policy, so that exploration by chance does not part them.
-        rngs = [people.rng(user, -task.header.round) for user in users]
         groups = dict(people.catalogue.groups)
-        return lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, rngs, barred)
+        # The same draws for every policy, so that exploration by chance does not part them.
+        same = deepcopy(rngs)
+        return lists(encoder, task.parameters, groups, bucket, task.prior, policy, histories, same, barred)
 
     start = 0
     for chunk, *shadows in zip(ranked(task.policy), *(ranked(policy) for policy in task.shadows), strict=True):

@@ -22,11 +22,12 @@ from typing import Final
 
 from client.consent import MISSING, Consent, noise_of, own_noise
 from shared.errors import DeclinedError, LedgerError, PlanError
+from shared.printable import rounded_up
 from shared.privacy.accounting import epsilon_by_zcdp
 from shared.privacy.calibration import plan_from_dict
 from shared.privacy.ledger import Event
 from shared.privacy.participation import remaining
-from shared.privacy.plan import PrivacyPlan, Release
+from shared.privacy.plan import ADJACENCY, PrivacyPlan, Release
 from shared.proofs import ServerStamp
 
 BEHIND: Final = "this ledger is behind the server's receipt: restored from a backup?"
@@ -262,4 +263,8 @@ def _check_caps(consent: Consent, spend: Spend, request: Request, today: date) -
     ):
         epsilon, cap = epsilon_by_zcdp(spent + request.rho, consent.delta), getattr(consent, name)
         if epsilon > cap:
-            raise DeclinedError(f"consent.{name}: {epsilon:.4g} with this release, at most {cap:.4g} is allowed")
+            plan = request.plan
+            raise DeclinedError(
+                f"consent.{name}: epsilon {rounded_up(epsilon)} with this release, at most {cap:g} is allowed (unit "
+                f"{plan.unit}, adjacency {ADJACENCY}, trust {plan.trust}, delta {consent.delta:g}, zCDP upper bound)"
+            )

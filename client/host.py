@@ -6,7 +6,6 @@ is the same: tasks that are equal are answered as one batch, one Opacus sample a
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -27,7 +26,7 @@ from client.session import Credentials, Seat
 from client.store import ClientStore, ages_of
 from shared.catalogue import Catalogue
 from shared.device import Device
-from shared.errors import DeclinedError, FedrecallError, ProtocolError
+from shared.errors import DeclinedError, FedrecallError, LedgerError, ProtocolError
 from shared.privacy.ledger import Line, Receipt, create_ledger, open_ledger
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import Release
@@ -111,6 +110,7 @@ class Host:
             LedgerError: the ledger is broken, locked, or of another key.
         """
         self.seats: dict[str, Seat] = {}
+        self.broken: Exception | None = None  # what keeps the ledger from being written, once something did
         self.gate = Gate(self.catalogue.version(), self.consents, self.unconsented)
 
         def visit(line: Line) -> None:
@@ -390,9 +390,10 @@ def _check(host: Host, task: Task) -> None:
 def _note(host: Host, clients: Sequence[str], error: Exception) -> None:
     """Keep what went wrong on this side, in the ledger."""
     clause = f"{type(error).__name__}: {error}"[:LONGEST_CLAUSE]
-    # A ledger that cannot be written may be what went wrong.
-    with contextlib.suppress(FedrecallError, OSError, RuntimeError):
+    try:
         host.ledger.append([{"type": "decline", "client": client, "clause": clause} for client in clients])
+    except (FedrecallError, OSError, RuntimeError) as failure:  # may be what went wrong in the first place
+        host.broken = host.broken or (error if isinstance(error, OSError | LedgerError) else failure)
 
 
 Step = Callable[[Host, str, RecordDict], bytes | None]  # None: refused

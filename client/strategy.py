@@ -56,7 +56,6 @@ class Cost:
         calls: for a chunk, whatever its size.
         writes: calls for those whose contributions are written at a time.
         shared: bytes read for a chunk, whatever its size.
-        shared: bytes read for a chunk, whatever its size.
         operations: multiply-adds for a user.
         bytes: written or read for a user, beyond the fastest cache.
         block: bytes that a user takes in the largest array of its chunk.
@@ -117,7 +116,6 @@ def cost_of(name: Name, spec: EncoderSpec, training: TrainingTerms, steps: int) 
         spec, training: public.
         steps: local steps.
     """
-    row = 4.0 * spec.trained
     row = 4.0 * spec.trained
     if spec.kind == "linear":  # any number of steps is one
         if name == "rows":

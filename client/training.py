@@ -242,8 +242,8 @@ def _drawn(problem: Problem, everybody: _People, chunk: int) -> Iterator[tuple[i
     """
     visits, items = problem.policy.local_iterations, len(problem.items.bucket)
     for histories, keys, barred in _chunks(everybody, BLOCK):
-        seen = stacked(histories)
-        batches = [draw(seen, keys, barred, items, problem.shape, visit=n, rows=BLOCK) for n in range(visits)]
+        seen, rows = stacked(histories), -(-max(len(histories), 1) // chunk) * chunk
+        batches = [draw(seen, keys, barred, items, problem.shape, visit=n, rows=rows) for n in range(visits)]
         whole = together(batches)
         for start in range(0, max(len(histories), 1), chunk):
             yield min(chunk, len(histories) - start), whole.rows(slice(start * visits, (start + chunk) * visits))

@@ -36,7 +36,8 @@ def as_units(unit: Unit, histories: Sequence[History], keys: Sequence[int]) -> t
     words_of: list[int] = []
     for history, key in zip(histories, keys, strict=True):
         own = np.array([key], np.uint64)
-        block = words(own, _BLOCK, np.arange(len(history))) % np.uint64(BLOCKS)
+        # By the item, of which a history has one row: what is taken away moves no other event to another block.
+        block = words(own, _BLOCK, history.item.astype(np.int64)) % np.uint64(BLOCKS)
         out += [_rows(history, block == number) for number in range(BLOCKS)]
         words_of += words(own, _KEY, np.arange(BLOCKS)).tolist()
     return out, words_of

@@ -210,12 +210,8 @@ def _promise(folder: Path) -> list[str]:
 
 
 def _says(house: House) -> list[str]:
-    """What ``plan.json`` claims, and whom and what the figures rest on."""
-    from shared.privacy.accounting import ACCOUNTANT  # noqa: PLC0415 - heavy
-
-    raw = json.loads(house.plan.read_bytes())
-    trust, private = raw["plan"]["trust"], raw["plan"]["epsilon"] is not None
-    return [*raw["says"], *([f"Trust {trust}; accountant: {ACCOUNTANT}."] if private else [])]
+    """What ``plan.json`` claims."""
+    return list(json.loads(house.plan.read_bytes())["says"])
 
 
 def _print_promise(folder: Path, says: list[str]) -> None:

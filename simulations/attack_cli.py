@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from simulations.options import AsJson, From, Quiet
+
 
 def attack_command(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
@@ -18,9 +20,9 @@ def attack_command(
     data: Annotated[
         Path | None, typer.Option("--data", help="The run's data, if they are elsewhere than when it ran.")
     ] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+    from_: From = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Lower bounds, record and replay, noise, membership: write RUN/attack.json for fedrecall-audit; two minutes."""
     from simulations.attack.run import attack, check_writable, lines, write_attack  # noqa: PLC0415 - heavy imports wait

@@ -16,6 +16,7 @@ from simulations.bench_cli import bench_app
 from simulations.cold_cli import adapt_command, cold_command
 from simulations.compression_cli import compression_command
 from simulations.frontier_cli import frontier_command
+from simulations.options import AsJson, DataFolder, From, Quiet, Sets, Source
 from simulations.policy_cli import policy_app
 from simulations.silo_cli import silos_command
 from simulations.sweep_cli import sweep_command
@@ -39,14 +40,6 @@ bench_app.command("compression", cls=PlainCommand)(compression_command)
 app.add_typer(bench_app, name="bench")
 app.add_typer(policy_app, name="policy")
 
-Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
-From = Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")]
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", help="A folder of RecBole atomic files, CSV or Parquet instead of the preset's data."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder.")]
 
 
@@ -58,7 +51,7 @@ def run_command(
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
     data: DataFolder = None,
     from_: From = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard logs to DIR/tensorboard.")
@@ -89,7 +82,7 @@ def run_command(
 def resume_command(
     folder: Folder,
     from_: From = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint."""

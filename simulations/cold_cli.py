@@ -11,16 +11,10 @@ from typing import Annotated
 
 import typer
 
-Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
+from simulations.options import AsJson, DataFolder, From, Sets, Source
+
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random, the held-out items too.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Keep the run in this folder.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="A folder of RecBole atomic files, CSV or Parquet instead of the preset's data."),
-]
-From = Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
 
 
 def cold_command(
@@ -28,7 +22,7 @@ def cold_command(
     sets: Sets = None,
     seed: Seed = None,
     out: Out = None,
-    data: Data = None,
+    data: DataFolder = None,
     from_: From = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +43,7 @@ def adapt_command(
     sets: Sets = None,
     seed: Seed = None,
     out: Out = None,
-    data: Data = None,
+    data: DataFolder = None,
     from_: From = None,
     as_json: AsJson = False,
 ) -> None:

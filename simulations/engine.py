@@ -64,7 +64,11 @@ class InProcessGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Answer the next chunk of queued messages of one task."""
+        """Answer the next chunk of queued messages of one task.
+
+        Raises:
+            OSError, LedgerError: the clients' ledger cannot be written.
+        """
         wanted = message_ids if isinstance(message_ids, AbstractSet) else set(message_ids)
         batch: list[Message] = []
         while self._waiting and len(batch) < CHUNK:
@@ -77,6 +81,8 @@ class InProcessGrid(Grid):
             return []
         clients = [str(message.metadata.dst_node_id) for message in batch]
         answers = answer_all(self._host, {c: message.content for c, message in zip(clients, batch, strict=True)})
+        if self._host.broken is not None:  # one disk holds everybody's ledger: nobody would answer for the whole run
+            raise self._host.broken
         return [Message(answers[client], reply_to=message) for client, message in zip(clients, batch, strict=True)]
 
     def send_and_receive(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds
+from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds, Sets
 
 
 def frontier_command(
@@ -20,9 +20,7 @@ def frontier_command(
         typer.Option("--out", help="Folder of the runs; default runs/frontier-<preset>. Finished runs are reused."),
     ] = None,
     results: Annotated[Path, typer.Option("--results", help="Folder of table, plot and page.")] = Path("docs/results"),
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")
-    ] = None,
+    sets: Sets = None,
     tuned: Annotated[
         list[str] | None,
         typer.Option(

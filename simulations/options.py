@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+Source = Annotated[str, typer.Argument(metavar="[PRESET|CONFIG.toml]", help="A preset's name or a TOML file.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a configuration key.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the result.")]
 From = Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from shared.terminal import PlainCommand
+from simulations.options import AsJson
 
 if TYPE_CHECKING:
     from shared.policy.orders import OrderKind
@@ -23,7 +24,6 @@ Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Your reason; it
 Which = Annotated[
     str | None, typer.Option("--proposal", metavar="ID", help="Which proposal you saw; left out, the one that waits.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")]
 
 
 @policy_app.callback()

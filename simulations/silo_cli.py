@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from shared.errors import ConfigError
+from simulations.options import AsJson, From
 
 
 def silos_command(
@@ -27,8 +28,8 @@ def silos_command(
     ] = "whiten",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for ledgers and adapters; must be new.")] = None,
-    from_: Annotated[Path | None, typer.Option("--from", help="Take the preset's data files from this folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts, nothing else.")] = False,
+    from_: From = None,
+    as_json: AsJson = False,
 ) -> None:
     """LoRA on the text model, trained by a few silos on their customers, with and without privacy; some minutes."""
     from rich.console import Console  # noqa: PLC0415 - heavy imports wait until the arguments are right

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,8 +13,8 @@ from shared.errors import ConfigError
 from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds
 
 if TYPE_CHECKING:
-    from simulations.sweep.dispatch import Begun, Ended, Orders
     from simulations.sweep.grid import Grid
+    from simulations.sweep.runs import Dispatch
 
 SOME_FAILED: Final = 6
 
@@ -74,17 +74,15 @@ def _sweep(
     from simulations.sweep.grid import planned  # noqa: PLC0415 - as above
     from simulations.sweep.page import terminal  # noqa: PLC0415 - as above
     from simulations.sweep.publish import publish  # noqa: PLC0415 - as above
-    from simulations.sweep.runs import answer  # noqa: PLC0415 - as above
+    from simulations.sweep.runs import answer, unfinished  # noqa: PLC0415 - as above
 
     runs = planned(grid)
     folder = out or Path("runs") / "-".join(["sweep", *dict.fromkeys(run.config.preset for run in runs)])
 
-    def dispatch(orders: Orders, begun: Begun) -> Iterator[Ended]:
-        if ray is not None and orders:
-            return on_ray(orders, ray, jobs, begun)
-        return in_processes(orders, jobs or cores(), begun)
-
-    with open_screen(quiet=quiet or as_json) as screen:
+    # A wrong address is said before yardsticks are fitted; a sweep that is done asks for no cluster.
+    cluster = on_ray(ray, jobs) if ray is not None and unfinished(runs, folder) else None
+    here: Dispatch = lambda orders, begun: in_processes(orders, jobs or cores(), begun)  # noqa: E731 - as on_ray's
+    with open_screen(quiet=quiet or as_json) as screen, cluster or nullcontext(here) as dispatch:
         where = f"on Ray at {ray}" if ray else f"{min(jobs or cores(), len(runs))} at once"
         screen.say(f"{len(runs)} runs, {where}, into {folder}")
         try:

@@ -41,10 +41,13 @@ def trending_summary(config: SimulationConfig, folder: Path, world: World) -> Ro
     if not config.privacy.trending_share:
         return {}
     day, window = calendar(config, world, None)(), config.trending.window_days
-    recent = [recent_items(history, day, window) for history in world.histories]
-    ids = world.catalogue.ids
-    people = np.bincount(np.concatenate(recent), minlength=len(ids))
-    ever = np.bincount(np.concatenate([h.item[visible_rows(h)] for h in world.histories]), minlength=len(ids))
+    ids, active = world.catalogue.ids, 0
+    people, ever = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+    for history in world.histories:  # each may be read from a file
+        recent = recent_items(history, day, window)
+        active += len(recent) > 0
+        people[recent] += 1
+        np.add.at(ever, history.item[visible_rows(history)], 1)
     popular = [ids[item] for item in np.argsort(-ever, kind="stable")[:FIRST]]
     made = [
         {"round": row["round"], **judged(row["trending"], people, ids)}
@@ -56,7 +59,7 @@ def trending_summary(config: SimulationConfig, folder: Path, world: World) -> Ro
         "trending": {
             "day": day.isoformat(),
             "window_days": window,
-            "people": sum(len(items) > 0 for items in recent),
+            "people": active,
             "people_of_item_20": int(np.sort(people)[::-1][:FIRST][-1]),
             f"popularity_precision@{FIRST}": judged(popular, people, ids)["precision"],
             f"precision@{FIRST}": float(np.mean(told)) if told else None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encoder.history import attention_weights, last_state
+from shared.encoder.history import attention_weights, last_state, running
 from shared.encoder.spec import EncoderSpec, Floats, plain_behaviour, unpack
 from shared.history import BEHAVIOUR_WIDTH, History, behaviour_features, stacked
 
@@ -84,19 +84,19 @@ def user_vectors(weights: Floats, vectors: Floats, padded: Padded) -> Floats:
     Returns:
         (users, width); zeros for an empty history.
     """
-    weight = padded.behaviour @ weights
-    total = np.abs(weight).sum(axis=1, keepdims=True)
-    return _pooled(weight / (total + _EPS), vectors, padded)
+    weight = np.vecdot(padded.behaviour, weights)
+    return _pooled(weight / (running(np.abs(weight)) + _EPS), vectors, padded)
 
 
 def _pooled(weight: Floats, vectors: Floats, padded: Padded) -> Floats:
     """(users, width) sum of the vectors of each user's items, (users, places) weights."""
-    # Through one row of item weights a user: gathering the vectors of every place costs far more where they are wide.
-    # A row of the items that somebody here has, for a catalogue may be far larger than a batch's histories.
-    here, column = np.unique(padded.item, return_inverse=True)
-    of_items = np.zeros((len(weight), len(here)), np.float32)
-    np.add.at(of_items, (np.arange(len(weight))[:, None], column.reshape(padded.item.shape)), weight)
-    return np.asarray(of_items @ vectors[here], np.float32)
+    out = np.zeros((len(weight), vectors.shape[1]), np.float32)
+    # One at a time: nobody's vector may depend, not even in its last bit, on who else is here. A list is cut off behind
+    # its k-th item, so a last bit can be an item, which nobody would have paid for.
+    for row, own, item in zip(out, weight, padded.item, strict=True):
+        here = np.flatnonzero(own)
+        row[:] = own[here] @ vectors[item[here]]
+    return out
 
 
 def at_length_one(rows: Floats) -> Floats:

@@ -39,10 +39,15 @@ def attention_weights(
         (users, places); sizes add up to 1, all zero for an empty history.
     """
     sign = signs(behaviour)
-    score = (context @ parts["query"])[item] + behaviour @ parts["behaviour"]
+    score = (context @ parts["query"])[item] + np.vecdot(behaviour, parts["behaviour"])
     score = np.where(sign != 0, score, np.float32(-1e9))
     size = np.exp(score - score.max(axis=1, keepdims=True))
-    return np.asarray(sign * size / size.sum(axis=1, keepdims=True), np.float32)
+    return np.asarray(sign * size / running(size), np.float32)
+
+
+def running(values: Floats) -> Floats:
+    """(users, 1) sums over places, one place after another: those that are empty change no bit, however many."""
+    return np.asarray(np.cumsum(values, axis=1)[:, -1:], np.float32)
 
 
 def last_state(parts: Mapping[str, Floats], context: Floats, item: NDArray[np.int64], behaviour: Floats) -> Floats:

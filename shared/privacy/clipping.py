@@ -42,7 +42,7 @@ def clip_to_grid(vectors: NDArray[np.floating], clip: float, steps: int) -> NDAr
     """
     if not (0 < clip < np.inf and 0 < steps < 2**31):
         raise ValueError(f"clip {clip} must be finite and above 0, steps {steps} between 1 and 2^31 - 1")
-    rows = np.asarray(vectors)
+    rows = np.ascontiguousarray(vectors)  # sums of another layout round differently
     rows = rows if rows.dtype == np.float32 else rows.astype(np.float64, copy=False)
     grid = np.empty(rows.shape, np.int32)
     with np.errstate(over="ignore", invalid="ignore"):  # what is no number becomes zero, whatever it was
@@ -88,7 +88,7 @@ def _clipped(row: NDArray[np.float64], clip: float, steps: int) -> NDArray[np.in
     """One row, whatever it holds."""
     # By a power of two, exactly where it matters, so that no square of a finite row is infinite or lost.
     _, exponent = math.frexp(np.abs(row).max(initial=0.0))
-    exponent = min(max(exponent, -1000), 1023)  # so that both powers of two are normal numbers
+    exponent = min(max(exponent, -1000), 1022)  # so that both powers of two are normal numbers
     unit = row * 2.0**-exponent
     norm = math.sqrt(float(np.square(unit).sum()))
     if not 0 < norm < math.inf:  # nothing in it, or something that is no number

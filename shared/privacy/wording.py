@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from shared.privacy.accounting import ACCOUNTANT
 from shared.privacy.plan import ADJACENCY, Claims, PrivacyPlan
 
 _UNITS: Final = {
@@ -38,6 +39,7 @@ def sentences(plan: PrivacyPlan, spent: Claims) -> list[str]:
             blind = f"neither cohorts nor their sizes (each client drawn at {plan.sampling:.3g})"
             who.append(f"Against readers who see {blind}: epsilon {_up(spent.recipients_amplified)}.")
         who.append("Against the server: nothing, because the noise is its own.")
+    who.append(f"Trust {plan.trust}; accountant: {ACCOUNTANT}.")
     return who
 
 

@@ -15,8 +15,8 @@ from shared.privacy.plan import ADJACENCY
 from simulations.baselines import run_baselines
 from simulations.baselines.run import WITH_VALID
 from simulations.config import SimulationConfig
-from simulations.datasets import Dataset, load_dataset, split_dataset
 from simulations.frontier.rows import BOTH, METRICS, TRAIN, Claim, Epsilon, Outcome
+from simulations.world import World, judged, load_world
 
 Say = Callable[[str], None]
 Results = Mapping[str, Mapping[str, float]]
@@ -48,7 +48,7 @@ def peers(
     """Every peer at every seed, private ones at every epsilon. What ``folder`` holds of the same question is reused.
 
     Args:
-        config: whose data, split and delta.
+        config: whose data, split, people asked and delta.
         epsilons: None is answered by the peers without privacy.
         seeds: of the private noise, of iALS' start and of generated data.
         folder: keeps ``peers-seed-<n>.json``.
@@ -59,22 +59,21 @@ def peers(
     wanted = [epsilon for epsilon in epsilons if epsilon is not None]
     question = {
         "data": config.data.model_dump(mode="json"),
+        "evaluation": config.evaluation.model_dump(mode="json"),
         "delta": config.privacy.delta,
         "epsilons": wanted,
         "code": code,
     }
     out: list[Outcome] = []
-    known: tuple[Dataset, Results] | None = None
+    known: tuple[World, Results] | None = None
     for seed in seeds:
         kept = folder / f"peers-seed-{seed}.json"
         results = _kept(kept, question)
         if results is None:
             say(f"peers, seed {seed}")
-            data = load_dataset(
-                config.data.name, cache=cache, source=source, columns=config.data.columns or None, seed=seed, say=say
-            )
-            results = _fitted(config, data, wanted, seed, known, say)
-            known = data, results
+            world = load_world(config.model_copy(update={"seed": seed}), cache, source, say)
+            results = _fitted(config, world, wanted, seed, known, say)
+            known = world, results
             write_atomically(kept, json.dumps({"question": question, "results": results}, indent=1).encode())
         out += _outcomes(results, wanted, seed, config.privacy.delta)
     return out
@@ -91,21 +90,21 @@ def _kept(path: Path, question: Mapping[str, Any]) -> Results | None:
 
 def _fitted(
     config: SimulationConfig,
-    data: Dataset,
+    world: World,
     epsilons: Sequence[float],
     seed: int,
-    known: tuple[Dataset, Results] | None,
+    known: tuple[World, Results] | None,
     say: Say,
 ) -> Results:
     """Metrics of all peers; those without chance are taken over from a seed with the same data."""
     over: dict[str, Mapping[str, float]] = {}
-    if known is not None and same_data(known[0], data):
+    if known is not None and same_data(known[0], world):
         keys = [key for name in _WITHOUT_CHANCE for key in (name, name + WITH_VALID)]
         over = {key: known[1][key] for key in keys if key in known[1]}
     names = [name for name in (*OPEN, *PRIVATE) if name not in over]
     return over | run_baselines(
-        data,
-        split_dataset(data, config.data.split),
+        world.dataset,
+        judged(world),
         delta=config.privacy.delta,
         epsilons=epsilons,
         seed=seed,
@@ -115,10 +114,10 @@ def _fitted(
     )
 
 
-def same_data(one: Dataset, other: Dataset) -> bool:
-    """Whether two seeds came to the same events."""
-    columns = ((one.user, other.user), (one.item, other.item), (one.time, other.time))
-    return all(np.array_equal(left, right) for left, right in columns)
+def same_data(one: World, other: World) -> bool:
+    """Whether two seeds came to the same events, and ask the same people."""
+    left, right = ((w.dataset.user, w.dataset.item, w.dataset.time, w.asked) for w in (one, other))
+    return all(map(np.array_equal, left, right))
 
 
 def _outcomes(results: Results, epsilons: Sequence[float], seed: int, delta: float) -> list[Outcome]:

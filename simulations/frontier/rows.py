@@ -109,9 +109,6 @@ def parse_epsilons(text: str) -> tuple[Epsilon, ...]:
         return value
 
     found = _listed("--epsilons", text, one, 'a number above 0, or "none"; for example none,8,4,2,1')
-    names = [said(epsilon) for epsilon in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ConfigError(f"--epsilons {text!r}: two of them are called {twice}, to six digits; name one of them")
     return tuple(sorted(found, key=lambda epsilon: -_place(epsilon)))
 
 
@@ -166,8 +163,8 @@ def _place(epsilon: Epsilon) -> float:
 
 
 def said(epsilon: Epsilon) -> str:
-    """An epsilon as options and folders spell it: "8", "0.5" or "none"."""
-    return "none" if epsilon is None else f"{epsilon:g}"
+    """An epsilon as options and folders spell it, to the last digit: "8", "0.5" or "none"."""
+    return "none" if epsilon is None else repr(epsilon).removesuffix(".0")
 
 
 def collect(outcomes: Iterable[Outcome]) -> tuple[Row, ...]:

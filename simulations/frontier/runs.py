@@ -16,6 +16,7 @@ from shared.config import keys, read_toml, validate
 from shared.errors import ConfigError, RunError
 from shared.files import write_atomically
 from simulations.config import SimulationConfig, resolve
+from simulations.datasets.load import ZIPF
 from simulations.frontier.peers import peers
 from simulations.frontier.reweighed import judged_anew, only_weights
 from simulations.frontier.rows import BOTH, METRICS, OURS, TRAIN, TUNED, Claim, Epsilon, Outcome, said
@@ -30,10 +31,12 @@ PEERS: Final = (
     "simulations/datasets",
     "shared/recall/metrics.py",
     "shared/privacy/accounting.py",
+    *("simulations/seeding.py", "simulations/world.py"),  # who is asked
 )
 RUNS: Final = (
     *("client", "server", "shared", "simulations/datasets"),
-    *(f"simulations/{name}.py" for name in ("config", "engine", "finish", "model", "run", "seeding", "world")),
+    *(f"simulations/{name}.py" for name in ("aggregation", "config", "engine", "finish", "mending", "model")),
+    *(f"simulations/{name}.py" for name in ("numbered", "run", "seeding", "trending", "world")),
 )
 _UNUSED: Final = "shared/audit"  # reads what runs leave behind; none of them imports it
 
@@ -149,6 +152,11 @@ def _planned(question: Question, folder: Path) -> Iterator[_Planned]:
     """All runs: largest epsilon first, all its seeds."""
     if question.base.engine != "inprocess":
         raise ConfigError(f'engine = "{question.base.engine}": a frontier runs in one process; leave it "inprocess"')
+    if question.base.data.name == ZIPF:
+        raise ConfigError(
+            f'data "{ZIPF}": private peers would be fitted to some of its people alone, under the noise that all of '
+            "them need; fedrecall-sim sweep has no such peers"
+        )
     for pair in (*question.sets, *question.tuned):
         for key, option in (("privacy.epsilon", "--epsilons"), ("seed", "--seeds")):
             if pair.partition("=")[0].strip() == key:

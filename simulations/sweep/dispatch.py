@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,13 +117,13 @@ def why_failed(process: subprocess.Popen[bytes], order: Order) -> str | None:
     return next((line.strip() for line in reversed(said) if line.strip()), f"exit code {code}")
 
 
-def on_ray(orders: Orders, address: str, jobs: int | None, begun: Begun) -> Iterator[Ended]:
-    """As :func:`in_processes`, on the cores of a Ray cluster.
+@contextmanager
+def on_ray(address: str, jobs: int | None) -> Iterator[Callable[[Orders, Begun], Iterator[Ended]]]:
+    """As :func:`in_processes`, on the cores of a Ray cluster, which is connected to at once.
 
     Every node sees the sweep's folder under the same path, has this program in the same state, and has its own cache.
 
     Args:
-        orders, begun: see there.
         address: of the cluster, as ``ray.init`` takes it: "auto", "host:port" or "ray://host:port".
         jobs: so many at once at most; None = as many as the cluster has cores.
 
@@ -140,7 +140,7 @@ def on_ray(orders: Orders, address: str, jobs: int | None, begun: Begun) -> Iter
         sentence = str(error).strip().partition("\n")[0]
         raise RunError(f"--ray {address}: no Ray cluster there ({sentence}); first: ray start --head") from error
     try:
-        yield from _through(ray, orders, jobs, begun)
+        yield lambda orders, begun: _through(ray, orders, jobs, begun)
     finally:
         ray.shutdown()
 

@@ -97,6 +97,11 @@ def answer(
     return Answer(tuple(sections), tuple(remarks), tuple(Failure(name, why) for name, why in failures.items()))
 
 
+def unfinished(runs: Sequence[Planned], folder: Path) -> list[Planned]:
+    """What is still to be run of a sweep."""
+    return [run for run in runs if finished(_folder(folder, run)) is None]
+
+
 def _place(run: Planned) -> str:
     """What a section is of."""
     return f"{run.config.preset}-{run.config.data.split}"
@@ -136,7 +141,7 @@ def _carried_out(
     runs: Sequence[Planned], folder: Path, dispatch: Dispatch, source: Path | None, say: Say
 ) -> dict[str, str]:
     """Carry out what is not finished: name -> why it failed, of those that did."""
-    todo = [run for run in runs if finished(_folder(folder, run)) is None]
+    todo = unfinished(runs, folder)
     if len(todo) < len(runs):
         say(f"{len(runs) - len(todo)} of {len(runs)} runs are there already")
     code = digest(RUNS)

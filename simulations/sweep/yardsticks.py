@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from shared.files import write_atomically
 from simulations.baselines import run_baselines
 from simulations.baselines.run import WITH_VALID
@@ -54,7 +52,7 @@ def yardsticks(
         "data": config.data.model_dump(mode="json"),
         "text": config.model.model_dump(mode="json", include={"text_encoder", "adaptation", "vectors"}),
         "evaluation": config.evaluation.model_dump(mode="json"),
-        "code": digest((*PEERS, "simulations/world.py")),
+        "code": digest(PEERS),
     }
     key = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:12]
     out: list[Outcome] = []
@@ -65,7 +63,7 @@ def yardsticks(
         if results is None:
             say(f"data {config.preset}, seed {seed}")
             world = load_world(config.model_copy(update={"seed": seed}), cache, source, say)
-            same = known is not None and _same(known[0], world)
+            same = known is not None and same_data(known[0], world)
             results = known[1] if known is not None and same else _fitted(config, world, say)
             known = world, results
             write_atomically(kept, json.dumps(results, indent=1).encode())
@@ -97,10 +95,6 @@ def _fitted(config: SimulationConfig, world: World, say: Callable[[str], None]) 
         for name, title in NAMES.items()
         if name in test
     }
-
-
-def _same(one: World, other: World) -> bool:
-    return same_data(one.dataset, other.dataset) and np.array_equal(one.asked, other.asked)
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -315,8 +315,8 @@ def test_after_a_release_without_privacy_no_cap_can_be_kept(gate, request_of):
     for number in (1, 2):
         ask(one, replace(bare, round=number))
         pay(one, replace(bare, round=number))
-    refused(one, request_of(), "consent.epsilon_per_period: inf with this release")
-    refused(one, request_of(), "consent.epsilon_lifetime: inf", today=TODAY + timedelta(days=400))
+    refused(one, request_of(), "consent.epsilon_per_period: epsilon infinite with this release")
+    refused(one, request_of(), "consent.epsilon_lifetime: epsilon infinite", today=TODAY + timedelta(days=400))
 
 
 # --- servers

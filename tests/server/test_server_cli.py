@@ -113,10 +113,9 @@ def test_plan_writes_what_follows_and_checks_it(folder, call):
         assert "follows from fedrecall.toml" in err
     code, out, _ = call("plan", folder, "--json")
     assert code == 0
-    assert json.loads(out)["says"] == [
-        *json.loads(house.plan.read_text())["says"],
-        f"Trust distributed; accountant: {ACCOUNTANT}.",
-    ]
+    says = json.loads(out)["says"]
+    assert says == json.loads(house.plan.read_text())["says"]
+    assert says[-1] == f"Trust distributed; accountant: {ACCOUNTANT}."
     assert call("plan", folder, "--check")[0] == 0
 
 

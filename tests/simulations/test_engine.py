@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
@@ -26,7 +28,7 @@ def batches(monkeypatch):
 
 @pytest.fixture
 def grid(batches):
-    return InProcessGrid(None, 300)
+    return InProcessGrid(SimpleNamespace(broken=None), 300)
 
 
 def task(text: str) -> RecordDict:
@@ -98,7 +100,7 @@ def test_a_chunk_costs_the_same_however_many_are_pending(grid, batches):
 
 
 def test_a_grid_keeps_nothing_of_clients_that_are_not_asked(batches):
-    grid = InProcessGrid(None, 10**12)
+    grid = InProcessGrid(SimpleNamespace(broken=None), 10**12)
     pending = send(grid, task("a"), [10**12, 5])
     assert [reply.metadata.src_node_id for reply in grid.pull_messages(pending)] == [10**12, 5]
     assert len(grid.get_node_ids()) == 10**12

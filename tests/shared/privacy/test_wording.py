@@ -41,7 +41,7 @@ def test_what_is_protected_comes_first():
 
 
 def test_distributed_is_against_everybody_and_says_what_is_left_alone():
-    _, together, alone = said()
+    _, together, alone, _ = said()
     assert together == (
         "Against everybody, the server included, if it sees sums only and at most 84 of the smallest 849 survivors "
         "collude: epsilon 8.00."
@@ -50,11 +50,11 @@ def test_distributed_is_against_everybody_and_says_what_is_left_alone():
 
 
 def test_local_needs_nobody():
-    assert said(trust="local")[1:] == ["Against everybody, the server included, whoever colludes: epsilon 8.00."]
+    assert said(trust="local")[1:-1] == ["Against everybody, the server included, whoever colludes: epsilon 8.00."]
 
 
 def test_central_is_against_readers_alone():
-    assert said(trust="central")[1:] == [
+    assert said(trust="central")[1:-1] == [
         "Against readers of what is published who know the cohorts: epsilon 8.00.",
         "Against the server: nothing, because the noise is its own.",
     ]
@@ -62,9 +62,16 @@ def test_central_is_against_readers_alone():
 
 def test_coins_add_a_sentence_about_who_does_not_see_them():
     drawn = said(trust="central", sampling=0.3, smallest_cohort=0)
-    assert [drawn[0], drawn[1], drawn[3]] == said(trust="central")
+    assert [drawn[0], drawn[1], *drawn[3:]] == said(trust="central")
     assert drawn[2].startswith("Against readers who see neither cohorts nor their sizes (each client drawn at 0.3)")
     assert 2.0 < float(drawn[2].rsplit(" ", 1)[1].rstrip(".")) < 2.2
+
+
+@pytest.mark.parametrize("trust", ["local", "distributed", "central"])
+def test_who_adds_the_noise_and_who_counts_it_come_last(trust):
+    assert said(trust=trust)[-1] == (
+        f"Trust {trust}; accountant: zCDP budget; printed epsilon: Gaussian PLD upper bound (dp-accounting)."
+    )
 
 
 def test_without_privacy_nothing_is_claimed():
