@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -13,8 +14,8 @@ from shared.errors import ConfigError
 from simulations.options import AsJson, DataFolder, Epsilons, From, Quiet, Seeds
 
 if TYPE_CHECKING:
+    from simulations.sweep.dispatch import Begun, Ended, Orders
     from simulations.sweep.grid import Grid
-    from simulations.sweep.runs import Dispatch
 
 SOME_FAILED: Final = 6
 
@@ -79,9 +80,11 @@ def _sweep(
     runs = planned(grid)
     folder = out or Path("runs") / "-".join(["sweep", *dict.fromkeys(run.config.preset for run in runs)])
 
+    def here(orders: Orders, begun: Begun) -> Iterator[Ended]:
+        return in_processes(orders, jobs or cores(), begun)
+
     # A wrong address is said before yardsticks are fitted; a sweep that is done asks for no cluster.
     cluster = on_ray(ray, jobs) if ray is not None and unfinished(runs, folder) else None
-    here: Dispatch = lambda orders, begun: in_processes(orders, jobs or cores(), begun)  # noqa: E731 - as on_ray's
     with open_screen(quiet=quiet or as_json) as screen, cluster or nullcontext(here) as dispatch:
         where = f"on Ray at {ray}" if ray else f"{min(jobs or cores(), len(runs))} at once"
         screen.say(f"{len(runs)} runs, {where}, into {folder}")

@@ -116,8 +116,9 @@ def _fitted(
 
 def same_data(one: World, other: World) -> bool:
     """Whether two seeds came to the same events, and ask the same people."""
-    left, right = ((w.dataset.user, w.dataset.item, w.dataset.time, w.asked) for w in (one, other))
-    return all(map(np.array_equal, left, right))
+    a, b = one.dataset, other.dataset
+    columns = ((a.user, b.user), (a.item, b.item), (a.time, b.time), (one.asked, other.asked))
+    return all(np.array_equal(left, right) for left, right in columns)
 
 
 def _outcomes(results: Results, epsilons: Sequence[float], seed: int, delta: float) -> list[Outcome]:

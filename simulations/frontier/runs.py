@@ -72,7 +72,7 @@ class Answer:
 
     Attributes:
         outcomes: ours first, then the peers'.
-        remarks: what a reader must know about single runs: early ends, other code.
+        remarks: what a reader must know about single runs: early ends, other code, a sample of people.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -264,11 +264,13 @@ class _Clock:
 
 
 def remarks_of(name: str, summary: Mapping[str, Any], same_code: bool) -> list[str]:
-    """What a reader must know about a run: made by other code, ended early."""
+    """What a reader must know about a run: made by other code, ended early, measured on some people alone."""
     out = [] if same_code else [f"{name} was made by an earlier state of the code."]
     if summary["stopped"] != "finished":
         done = f"after {summary['rounds_done']} of {summary['rounds']} rounds"
         out.append(f"{name} ended early ({summary['stopped']}, {done}).")
+    if asked := summary.get("asked"):  # runs from before samples have none
+        out.append(f"{name} was measured on items {asked}; what stands beside it likewise.")
     return out
 
 

@@ -79,8 +79,6 @@ def answer(
             continue
         stamp = stamp_of(path)
         remarks += remarks_of(run.name, summary, stamp.exists() and stamp.read_text("utf-8") == code)
-        if summary["asked"]:
-            remarks.append(f"{run.name} was measured on items {summary['asked']}; its yardsticks likewise.")
         outcome = outcome_of(run.row, run.epsilon, run.seed, summary)
         valid = {metric: float(summary["valid"][metric]) for metric in METRICS}
         found.setdefault(_place(run), []).append(replace(outcome, metrics={**outcome.metrics, VALID: valid}))

@@ -26,6 +26,7 @@ from simulations.adapt import (
     measured,
     table,
 )
+from simulations.config import resolve
 from simulations.world import load_world
 
 SETS = ["model.text_encoder=none", "model.rank=4", "data.split=ts"]
@@ -33,8 +34,6 @@ SETS = ["model.text_encoder=none", "model.rank=4", "data.split=ts"]
 
 @pytest.fixture(scope="module")
 def config(tiny_data):
-    from simulations.config import resolve
-
     short = ["rounds=2", "training.context=8", "training.targets=4", "training.negatives=8", "privacy.delta=1e-3"]
     return resolve("synthetic", sets=[*SETS, *short, "secure_aggregation=ideal"], seed=1, data=tiny_data)
 
@@ -124,6 +123,24 @@ def test_no_more_users_than_asked_for_and_the_same_again(world, shelf, policy):
     few = measured(world, shelf, policy, ARMS, 0, users=5)
     assert few["users"] == 5
     assert measured(world, shelf, policy, ARMS, 0, users=5) == few
+
+
+def test_generated_people_walk_their_own_events_and_those_alone_who_are_asked(policy, tmp_path, monkeypatch):
+    """Their data set numbers them anew, those who are asked first."""
+    sets = ["data.users=60", "data.items=200", "cohort.size=10", "evaluation.users=12"]
+    world = load_world(resolve("large", sets=sets, seed=1), tmp_path, None, lambda _sentence: None)
+    spec = EncoderSpec(world.catalogue.groups["text"].shape[1], 4, 200)
+    parameters = initial_parameters(spec, np.random.default_rng(0))
+    shelf = shelf_of(spec, parameters, np.zeros(200, np.float32), world.catalogue)
+    walked = []
+
+    def walk(_shelf, _policy, history, events, *_):
+        walked.append((history.item.tolist(), {event.item for event in events if event.kind != "not_interested"}))
+        return ()
+
+    monkeypatch.setattr("simulations.adapt._walk", walk)
+    assert measured(world, shelf, policy, ARMS, 0)["users"] == len(walked) == len(world.asked)
+    assert walked == [(world.histories[user].item.tolist(), set(world.test[user].tolist())) for user in world.asked]
 
 
 def test_a_run_ends_in_a_table(config, tmp_path):

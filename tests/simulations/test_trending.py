@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from shared.audit.reading import read_evidence
 from shared.audit.verify import verify
 from shared.errors import ConfigError, PlanError
 from shared.privacy.ledger import read_ledger
+from simulations.numbered import Lazily
 from simulations.ray_engine import run_on_ray
 from simulations.run import CHECKPOINT, new_run
-from simulations.trending import judged
+from simulations.trending import judged, trending_summary
+from simulations.world import load_world
 
 ON = ("privacy.trending_share=0.2", "trending.every=2")
 DAY = "2020-09-13"  # of the newest event in the tiny data
@@ -93,6 +96,16 @@ def test_clients_of_the_real_calendar_are_not_asked_for_what_lies_years_back(tmp
     config = tiny(*ON, "seed=none", seed=None)
     with pytest.raises(ConfigError, match="trending_share=0"):
         run_on_ray(config, tmp_path / "a", cache=tmp_path, source=None, screen=silent)
+
+
+def test_histories_that_lie_in_a_file_are_read_for_the_day_and_once_more(tiny, tmp_path):
+    config, reads = tiny(*ON), []
+    world = load_world(config, tmp_path, None, lambda _sentence: None)
+    lazy = Lazily(24, lambda user: reads.append(user) or world.histories[user])
+    found = trending_summary(config, tmp_path, replace(world, histories=lazy))
+    assert found == trending_summary(config, tmp_path, world)
+    assert found["trending"]["people"] == 24
+    assert reads == [*range(24)] * 2
 
 
 def test_a_list_is_held_against_the_twenty_with_most_people():

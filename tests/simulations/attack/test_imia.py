@@ -7,8 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from server.job import initial_state
 from simulations.attack.imia import imia, implied, judged, new_game
-from simulations.attack.subject import tasks_of
+from simulations.attack.subject import Subject, tasks_of
+from simulations.config import resolve
+from simulations.run import job_of
+from simulations.world import load_world
 
 
 def modes(found):
@@ -82,6 +86,20 @@ def test_the_game_takes_one_item_that_training_sees_from_each_history_or_leaves_
         assert len(without) == len(whole) - 1
         (gone,) = set(whole.item.tolist()) - set(without.item.tolist())
         assert not whole.held_out[whole.item.tolist().index(gone)]
+
+
+def test_generated_people_are_tried_under_their_own_names(tmp_path):
+    """Their data set numbers them anew, those who are asked first."""
+    sets = ["data.users=60", "data.items=200", "cohort.size=10", "evaluation.users=12"]
+    config = resolve("large", sets=sets, seed=1)
+    world = load_world(config, tmp_path, None, lambda _sentence: None)
+    job = job_of(config, world, "generated")
+    one = Subject(config, world, job, initial_state(job, np.random.default_rng(0)), "")
+    game = new_game(one, tasks_of(one)["update"], 5)
+    assert len(game.users) == 60
+    for name, whole in zip(game.users, game.whole, strict=True):
+        user = int(name.partition("/")[0]) - 1
+        np.testing.assert_array_equal(whole.item, world.histories[user].item)
 
 
 def test_where_nobody_has_an_item_to_spare_nothing_can_be_told(subject):

@@ -40,6 +40,8 @@ def test_the_command_asks_the_same_question_again_and_names_no_folder_of_this_ma
     assert 'model.text_encoder="none"' in words
     assert words[words.index("--tuned") + 1] == "model.rank=8"
     assert words[-2:] == ["--from", "FOLDER"]
+    exact = command(Question("ml-100k", (), (), (0.12345678,), (0,)), from_folder=False)
+    assert "--epsilons 0.12345678 " in exact
     own = Question("ml-100k", (), (), (None,), (0,), data=Path("somewhere/secret"))
     assert "--data FOLDER" in command(own, from_folder=False)
     assert "secret" not in command(own, from_folder=False)

@@ -19,6 +19,7 @@ from simulations.frontier.rows import (
     headline,
     parse_epsilons,
     parse_seeds,
+    said,
     to_csv,
     to_json,
 )
@@ -40,9 +41,13 @@ def test_epsilons_that_are_none_are_refused_by_name(text):
         parse_epsilons(text)
 
 
-def test_epsilons_whose_folders_would_have_one_name_are_refused():
-    with pytest.raises(ConfigError, match="two of them are called 8, to six digits"):
-        parse_epsilons("4,8,8.0000001")
+@given(st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False))
+def test_an_epsilon_is_spelled_so_that_it_is_read_as_the_same(epsilon):
+    assert parse_epsilons(said(epsilon)) == (epsilon,)
+
+
+def test_whole_epsilons_are_spelled_without_a_point():
+    assert [said(epsilon) for epsilon in (None, 8.0, 0.5, 0.12345678)] == ["none", "8", "0.5", "0.12345678"]
 
 
 @pytest.mark.parametrize("text", ["", " ", "-1", "1.5", "x", "1,1", "0,²"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from simulations.frontier import peers as peers_module
 from simulations.frontier import runs
 from simulations.frontier.rows import BOTH, METRICS, TRAIN, TUNED, Claim, Outcome, collect
 from simulations.frontier.runs import Question, answer, digest, outcome_of
+from simulations.world import load_world
 
 SETS = ("privacy.delta=1e-3", "model.text_encoder=none", "rounds=3")
 SUMMARY = {
@@ -148,6 +150,12 @@ def test_questions_that_make_no_sense_are_refused(made, ask, question, message):
     assert made == []
 
 
+def test_data_that_private_peers_are_not_fitted_to_are_refused_before_the_first_run(made, ask):
+    with pytest.raises(ConfigError, match="fedrecall-sim sweep has no such peers"):
+        ask(Question("large", (), (), (None,), (0,)))
+    assert made == []
+
+
 def test_an_epsilon_out_of_bounds_is_refused_before_the_first_run(made, ask):
     with pytest.raises(PlanError, match="1000"):
         ask(asked(epsilons=(8.0, 1000.0)))
@@ -188,6 +196,14 @@ def test_a_run_that_ended_early_is_remarked_on(made, ask, monkeypatch):
     assert found.remarks == ("epsilon-8-seed-0 ended early (budget exhausted, after 2 of 3 rounds).",)
 
 
+def test_a_run_that_asked_a_sample_is_remarked_on(made, ask, monkeypatch):
+    monkeypatch.setitem(SUMMARY, "asked", "of 5 of 200 users")
+    found = ask(asked(epsilons=(8.0,), seeds=(0,)))
+    assert found.remarks == (
+        "epsilon-8-seed-0 was measured on items of 5 of 200 users; what stands beside it likewise.",
+    )
+
+
 def test_a_summary_becomes_its_claim_and_both_readings():
     outcome = outcome_of("fedrecall", 8.0, 0, SUMMARY | {"test_reading_train": dict.fromkeys(METRICS, 0.2)})
     assert outcome.metrics == {BOTH: dict.fromkeys(METRICS, 0.3), TRAIN: dict.fromkeys(METRICS, 0.2)}
@@ -218,8 +234,25 @@ def test_a_digest_leaves_out_what_audits_runs_because_no_run_imports_it(tmp_path
     assert digest(("shared",)) == before
 
 
-def test_a_digest_of_runs_holds_the_model_that_is_judged():
-    assert "simulations/model.py" in runs.RUNS
+def test_a_digest_of_runs_holds_all_that_a_run_imports_but_what_changes_no_number_of_it():
+    besides = ("baselines", "download", "examples", "fetch", "report")
+    held = (*runs.RUNS, *(f"simulations/{name}" for name in besides))
+    assert sorted(path for path in imported("simulations.run", {}) if not path.startswith(held)) == []
+
+
+def imported(module, found):
+    """Path -> module of what a module of the simulations imports, and of what that imports."""
+    stem = runs._ROOT / module.replace(".", "/")
+    for path in (stem.with_suffix(".py"), stem / "__init__.py"):
+        name = path.relative_to(runs._ROOT).as_posix()
+        if not path.exists() or name in found:
+            continue
+        found[name] = module
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("simulations"):
+                for one in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                    imported(one, found)
+    return found
 
 
 def test_every_file_that_a_digest_names_exists():
@@ -272,6 +305,25 @@ def test_another_question_is_answered_anew(tiny, tmp_path, fitted, change):
     beside(tiny, tmp_path, seeds=(0,))
     beside(tiny, tmp_path, seeds=(0,), **change)
     assert len(fitted) == 2
+
+
+def test_peers_are_judged_by_the_people_whom_the_run_of_their_seed_asks(tiny, tmp_path, monkeypatch):
+    given, real = [], peers_module.run_baselines
+    monkeypatch.setattr(
+        peers_module,
+        "run_baselines",
+        lambda data, split, **k: (
+            given.append((set(data.user[split.test].tolist()), k["names"])) or real(data, split, **k)
+        ),
+    )
+    few, everybody = "evaluation.users=5", set(range(24))
+    beside(tiny, tmp_path, few)
+    asked_by_seed = [set(load_world(tiny(few, seed=n), tmp_path, None, print).asked.tolist()) for n in (0, 1)]
+    assert asked_by_seed[0] != asked_by_seed[1]
+    assert [people for people, _ in given] == asked_by_seed
+    assert all("ease" in names for _, names in given)  # the same data, but other people
+    beside(tiny, tmp_path)  # another question
+    assert [people for people, _ in given[2:]] == [everybody] * 2
 
 
 def test_a_broken_file_is_made_again(tiny, tmp_path, fitted):

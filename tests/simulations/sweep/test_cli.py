@@ -72,15 +72,16 @@ def test_a_wrong_option_is_one_sentence_and_nothing_is_written(tiny_data, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_no_cluster_at_an_address_is_one_sentence(tmp_path):
-    from simulations.sweep.child import Order
-    from simulations.sweep.dispatch import on_ray
-
+def test_no_cluster_at_an_address_is_one_sentence_before_anything_is_read(tiny_data, tmp_path):
+    app = typer.Typer()
+    app.command()(sweep_command)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        with pytest.raises(RunError, match="no Ray cluster there"):
-            list(on_ray({"run": Order(str(tmp_path / "run"), {}, "")}, address, None, lambda _name: None))
+        called = CliRunner().invoke(app, words_of(tiny_data, tmp_path / "out", "--ray", address))
+    assert isinstance(called.exception, RunError)
+    assert "no Ray cluster there" in str(called.exception)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from simulations.frontier.rows import BOTH, METRICS, TRAIN, VALID, said
 from simulations.sweep.grid import Grid, parse_axes, planned
 from simulations.sweep.page import terminal
 from simulations.sweep.publish import publish
-from simulations.sweep.runs import answer
+from simulations.sweep.runs import answer, unfinished
 
 SETS = ("rounds=2", "model.text_encoder=none", "privacy.delta=1e-3")
 
@@ -79,10 +79,11 @@ def test_rows_are_means_over_seeds_beside_floor_and_ceiling(sweep):
     assert private[VALID]["recall@20"].mean == pytest.approx(0.105)
 
 
-def test_a_second_sweep_runs_what_is_new_alone(sweep):
+def test_a_second_sweep_runs_what_is_new_alone(sweep, tmp_path):
     first = sweep()
     sweep.done.clear()
     sweep.said.clear()
+    assert unfinished(sweep.runs(), tmp_path / "out") == []  # so no cluster is asked for
     assert sweep() == first
     assert sweep.done == []
     assert not any(sentence.startswith("data ") for sentence in sweep.said)  # nor is anything fitted again
