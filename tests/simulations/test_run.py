@@ -530,33 +530,19 @@ class TestBadInput:
         with pytest.raises(RunError, match=r"cannot be written \(Permission denied\)"):
             run("a")
 
-    def test_a_full_disk_keeps_what_was_finished_and_resumes(self, run, tmp_path, cache, silent, monkeypatch):
-        real, count = os.fsync, [0]
-
-        def full(handle):
-            count[0] += 1
-            if count[0] > 20:  # in the server's ledger
-                raise OSError(28, "No space left on device")
-            return real(handle)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", full)
-            with pytest.raises(RunError, match=r"No space left on device.*fedrecall-sim resume"):
-                run("a/run")
-        run("whole/run")
-        resume_run(tmp_path / "a" / "run", cache=cache, source=None, screen=silent)
-        assert digests(tmp_path / "a" / "run") == digests(tmp_path / "whole" / "run")
-
-    @pytest.mark.parametrize("sync", [2, 3, 6, 9])
-    def test_a_disk_that_refuses_the_clients_ledger_stops_the_run_which_is_resumed(
-        self, run, tmp_path, cache, silent, monkeypatch, sync
+    @pytest.mark.parametrize(
+        ("only", "sync"), [("", 17), ("", 18), ("", 21), *(("clients.jsonl", sync) for sync in (2, 3, 6, 9))]
+    )
+    def test_a_full_disk_stops_the_run_keeps_what_was_finished_and_resumes(
+        self, run, tmp_path, cache, silent, monkeypatch, only, sync
     ):
         """A client whose ledger cannot be written declines; here that would be everybody, for the rest of the run."""
         real, count = os.fsync, [0]
 
         def full(handle):
-            count[0] += Path(f"/proc/self/fd/{handle}").readlink().name == "clients.jsonl"
-            if count[0] == sync:
+            mine = not only or Path(f"/proc/self/fd/{handle}").readlink().name == only
+            count[0] += mine
+            if mine and count[0] >= sync:
                 raise OSError(28, "No space left on device")
             return real(handle)
 
